@@ -1,0 +1,1 @@
+//! holdfastd: parse configuration, probe hardware, start reactors and the control plane.

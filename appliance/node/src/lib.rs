@@ -1,0 +1,1 @@
+//! The shard: owns the machines of one core and routes between them.

@@ -1,0 +1,1 @@
+//! Nodes, hosts, disks and sockets in one thread from one seed, and the checkers.

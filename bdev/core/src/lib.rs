@@ -1,0 +1,1 @@
+//! The vocabulary of block I/O and the contract every device obeys.

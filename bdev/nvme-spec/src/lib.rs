@@ -1,0 +1,1 @@
+//! NVMe structures as bytes, no behaviour; shared by the driver and the target.

@@ -1,0 +1,1 @@
+//! Black-box tests: real initiators in virtual machines against the real daemon.

@@ -1,0 +1,1 @@
+//! Desired state over a small StateStore trait, embedded on one node.

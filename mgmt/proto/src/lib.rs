@@ -1,0 +1,1 @@
+//! The gRPC schema and its conversion into the plain types of api.

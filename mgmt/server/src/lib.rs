@@ -1,0 +1,1 @@
+//! The gRPC services and the metrics endpoint of a node.

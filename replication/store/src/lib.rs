@@ -1,0 +1,1 @@
+//! Where blocks live on one device: superblocks, maps, allocation, checkpoints. Sans-IO.

@@ -1,0 +1,1 @@
+//! Composes the log and the store into thin volumes that are block devices.

@@ -1,0 +1,1 @@
+//! The record format and the log ring: append, group commit, recovery. Sans-IO.

@@ -1,0 +1,1 @@
+//! The io_uring sockets behind the polled byte streams.

@@ -1,0 +1,1 @@
+//! Polled byte streams: the trait and an in-memory pipe.

@@ -1,0 +1,1 @@
+//! NVMe-oF subsystems, controllers, discovery, and the TCP binding. Sans-IO.
