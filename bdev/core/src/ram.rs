@@ -1,0 +1,192 @@
+//! A RAM disk: the fastest honest device, for benchmarks, demonstrations and tests.
+//!
+//! # Safety argument
+//!
+//! Several shards may read and write the same bytes. Each stripe of 64 KiB has a lock (a flag that
+//! is spun on for the length of one copy) and bytes are only touched, through raw pointers, while
+//! the stripe's lock is held; no reference into the memory outlives that. Blocks do not cross
+//! stripes, so a block is read and written whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::{
+    Bdev, Completion, Data, Fifo, Info, Op, OpSet, OpenError, Queue, QueueCx, Request, Status,
+};
+
+/// A device in memory. Its contents are lost with the process.
+#[derive(Clone)]
+pub struct RamDisk {
+    info: Info,
+    memory: Arc<Memory>,
+}
+
+impl RamDisk {
+    /// A zeroed disk of `blocks` blocks of `block_size` (512 or 4096) bytes. Memory is taken from
+    /// the system when it is first written.
+    ///
+    /// # Errors
+    /// When the system cannot map that much.
+    ///
+    /// # Panics
+    /// When the block size is neither 512 nor 4096, or the size does not fit the address space.
+    pub fn new(block_size: u32, blocks: u64) -> std::io::Result<RamDisk> {
+        let mut info = Info::new(block_size, blocks);
+        info.ops = OpSet::of(&[
+            Op::Read,
+            Op::Write,
+            Op::Flush,
+            Op::Deallocate,
+            Op::WriteZeroes,
+            Op::Compare,
+        ]);
+        let len = usize::try_from(info.byte_len()).expect("a RAM disk fits the address space");
+        let mut map = MmapOptions::new().len(len.max(1)).map_anon()?;
+        let base = map.as_mut_ptr();
+        let locks = (0..len.div_ceil(STRIPE)).map(|_| AtomicBool::new(false)).collect();
+        Ok(RamDisk { info, memory: Arc::new(Memory { base, len, locks, _map: map }) })
+    }
+}
+
+impl Bdev for RamDisk {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn open(&self, cx: &QueueCx<'_>) -> Result<Box<dyn Queue>, OpenError> {
+        Ok(Box::new(RamQueue { disk: self.clone(), done: Fifo::new(cx.depth as usize) }))
+    }
+}
+
+struct RamQueue {
+    disk: RamDisk,
+    done: Fifo<Completion>,
+}
+
+impl Queue for RamQueue {
+    fn submit(&mut self, requests: &mut Fifo<Request>) {
+        while !self.done.is_full() {
+            let Some(mut request) = requests.pop() else { return };
+            let status = self.disk.run(&mut request);
+            let pushed = self.done.push(request.complete(status));
+            assert!(pushed.is_ok(), "room was checked");
+        }
+    }
+
+    fn kick(&mut self) {}
+
+    fn poll(&mut self, completions: &mut Fifo<Completion>) {
+        while !completions.is_full() {
+            let Some(completion) = self.done.pop() else { return };
+            let pushed = completions.push(completion);
+            assert!(pushed.is_ok(), "room was checked");
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        u32::try_from(self.done.len()).expect("bounded by the queue depth")
+    }
+}
+
+impl RamDisk {
+    fn run(&self, request: &mut Request) -> Status {
+        if let Err(status) = self.info.check(request) {
+            return status;
+        }
+        let block_size = self.info.block_size;
+        let Ok(offset) = usize::try_from(request.lba.byte_offset(block_size)) else {
+            return Status::OutOfRange;
+        };
+        let len = request.blocks as usize * block_size as usize;
+        match (request.op, &mut request.data) {
+            (Op::Read, Data::Into(buf)) => self.memory.read(offset, &mut buf.bytes_mut()[..len]),
+            (Op::Write, Data::From(buf)) => self.memory.write(offset, &buf.bytes()[..len]),
+            (Op::Compare, Data::From(buf)) => {
+                let same = self.memory.equals(offset, &buf.bytes()[..len]);
+                return if same { Status::Ok } else { Status::Miscompare };
+            }
+            (Op::Deallocate | Op::WriteZeroes, _) => self.memory.zero(offset, len),
+            _ => {}
+        }
+        Status::Ok
+    }
+}
+
+const STRIPE: usize = 64 << 10;
+
+struct Memory {
+    base: *mut u8,
+    len: usize,
+    locks: Box<[AtomicBool]>,
+    _map: MmapMut,
+}
+
+// SAFETY: `base` points into `_map`, which moves with it; bytes are touched under stripe locks only.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        self.each_stripe(offset, into.len(), |pointer, start, len| {
+            let target = &mut into[start..start + len];
+            // SAFETY: `each_stripe` holds the lock of these `len` bytes inside the mapping.
+            unsafe { std::ptr::copy_nonoverlapping(pointer, target.as_mut_ptr(), len) };
+        });
+    }
+
+    fn write(&self, offset: usize, from: &[u8]) {
+        self.each_stripe(offset, from.len(), |pointer, start, len| {
+            let source = &from[start..start + len];
+            // SAFETY: as in `read`.
+            unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), pointer, len) };
+        });
+    }
+
+    fn zero(&self, offset: usize, len: usize) {
+        self.each_stripe(offset, len, |pointer, _, len| {
+            // SAFETY: as in `read`.
+            unsafe { std::ptr::write_bytes(pointer, 0, len) };
+        });
+    }
+
+    fn equals(&self, offset: usize, with: &[u8]) -> bool {
+        let mut same = true;
+        self.each_stripe(offset, with.len(), |pointer, start, len| {
+            // SAFETY: as in `read`; the slice does not outlive the lock.
+            let here = unsafe { std::slice::from_raw_parts(pointer, len) };
+            same &= here == &with[start..start + len];
+        });
+        same
+    }
+
+    /// Calls `touch(pointer, position in the range, length)` for each stripe of the range, under
+    /// that stripe's lock.
+    fn each_stripe(&self, offset: usize, len: usize, mut touch: impl FnMut(*mut u8, usize, usize)) {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len));
+        let mut start = 0;
+        while start < len {
+            let at = offset + start;
+            let part = (STRIPE - at % STRIPE).min(len - start);
+            let lock = &self.locks[at / STRIPE];
+            while lock.swap(true, Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+            // SAFETY: `at < self.len` by the assertion above.
+            touch(unsafe { self.base.add(at) }, start, part);
+            lock.store(false, Ordering::Release);
+            start += part;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::Fixture;
+
+    crate::conformance_suite!(ram_512, Fixture::new(RamDisk::new(512, 4096).unwrap()));
+    crate::conformance_suite!(ram_4096, Fixture::new(RamDisk::new(4096, 512).unwrap()));
+}
