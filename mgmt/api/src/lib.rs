@@ -1,1 +1,60 @@
 //! What can be asked of a node, as plain validated Rust.
+//!
+//! Every value here is right by construction: a [`VolumeName`] that exists is a valid name, a
+//! [`Nqn`] that exists follows the NVMe base specification. The gRPC schema (`proto`) and the
+//! command line (`cli`) parse into these types once, at the edge; nothing behind them checks again.
+//!
+//! The crate is deliberately not a client, not a server and not a schema. It has no I/O, no clock,
+//! and no dependency but `thiserror` and `uuid`.
+//!
+//! [`Node`] is the seam of the management plane: `server` translates gRPC into calls on it, the
+//! daemon implements it over desired state and the data plane.
+//!
+//! ```
+//! use api::{ByteLen, VolumeName};
+//!
+//! let name: VolumeName = "db-01".parse().expect("a valid name");
+//! let size: ByteLen = "10GiB".parse().expect("a valid size");
+//! assert_eq!(size.bytes(), 10 << 30);
+//! assert_eq!(name.as_str(), "db-01");
+//!
+//! let error = "10GB".parse::<ByteLen>().expect_err("decimal units are refused");
+//! assert!(error.to_string().contains("10GiB"));
+//! ```
+#![forbid(unsafe_code)]
+
+mod block;
+mod error;
+mod event;
+mod export;
+mod limits;
+mod name;
+mod node;
+mod nqn;
+mod request_id;
+mod session;
+mod size;
+mod stats;
+mod store;
+mod volume;
+
+pub use block::BlockSize;
+pub use error::{ApiError, ErrorKind};
+pub use event::{Event, EventKind, Severity};
+pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove};
+pub use limits::{
+    EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX, REQUEST_ID_LEN_MAX,
+    VOLUME_BYTES_MAX,
+};
+pub use name::{StoreName, VolumeName};
+pub use node::{Changed, EventSource, EventStream, Health, Node, NodeInfo, Reply, Subscription};
+pub use nqn::Nqn;
+pub use request_id::RequestId;
+pub use session::Session;
+pub use size::ByteLen;
+pub use stats::{
+    IoCounters, LatencyHistogram, ShardStats, StatsSnapshot, StoreStats, TransportStats,
+    VolumeStats,
+};
+pub use store::{DevicePath, Store, StoreAdd, StoreInit, StoreState};
+pub use volume::{Volume, VolumeCreate, VolumeDelete, VolumeResize, VolumeState};

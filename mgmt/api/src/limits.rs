@@ -1,0 +1,22 @@
+//! Every bound of the management vocabulary, and what happens when it is reached.
+
+/// Bytes in a store or volume name. A longer name is an invalid argument.
+pub const NAME_LEN_MAX: usize = 64;
+
+/// Bytes in a NVMe Qualified Name (NVMe base specification 2.1, section 4.7). Longer is invalid.
+pub const NQN_LEN_MAX: usize = 223;
+
+/// Hosts on the allow list of one export. One more is refused as resource exhausted.
+pub const HOSTS_PER_EXPORT_MAX: usize = 64;
+
+/// Bytes in a request id given by a client. A longer one is an invalid argument.
+pub const REQUEST_ID_LEN_MAX: usize = 64;
+
+/// Bytes in a device path. Linux refuses longer ones as well (`PATH_MAX`).
+pub const PATH_LEN_MAX: usize = 4095;
+
+/// Bytes of one volume: 1 PiB. A larger size is an invalid argument.
+pub const VOLUME_BYTES_MAX: u64 = 1 << 50;
+
+/// Events a node remembers for late subscribers. Older ones are forgotten first.
+pub const EVENTS_KEPT: usize = 1024;
