@@ -123,7 +123,7 @@ struct Memory {
     _map: MmapMut,
 }
 
-// SAFETY: `base` points into `_map`, which moves with it; bytes are touched under stripe locks only.
+// SAFETY: `base` points into `_map`, which moves with it; bytes are touched under locks only.
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}

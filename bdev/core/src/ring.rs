@@ -67,7 +67,7 @@ struct Shared<T> {
 }
 
 // SAFETY: cells change hands by release/acquire on `head` and `tail` (see the safety argument), so
-// sharing the ring between two threads moves each `T` from one to the other, which `T: Send` allows.
+// sharing the ring between two threads moves each `T` from one to the other: `T: Send` allows it.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 // SAFETY: as above; the ring owns its items.
