@@ -1,0 +1,242 @@
+//! From desired and observed state to the steps that close the gap.
+
+use std::collections::BTreeMap;
+
+use api::{BlockSize, ByteLen, HostAccess, Nqn, StoreName, VolumeName};
+use uuid::Uuid;
+
+use crate::record::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
+
+/// What the data plane has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Observed {
+    /// Open stores.
+    pub stores: BTreeMap<StoreName, ObservedStore>,
+    /// Stores that were tried and could not be opened, with the reason.
+    pub failed: BTreeMap<StoreName, String>,
+    /// Exports, by subsystem.
+    pub exports: BTreeMap<Nqn, ObservedExport>,
+}
+
+/// An open store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObservedStore {
+    /// The identity on the device.
+    pub uuid: Uuid,
+    /// Its volumes, by identity.
+    pub volumes: BTreeMap<Uuid, ObservedVolume>,
+}
+
+/// A volume in an open store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObservedVolume {
+    /// The name it was created with, as the store has it.
+    pub name: String,
+    /// Its size.
+    pub size: ByteLen,
+    /// Its logical block size.
+    pub block_size: BlockSize,
+}
+
+/// An export in the data plane.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObservedExport {
+    /// The volume behind it.
+    pub volume: Uuid,
+    /// Who may connect.
+    pub access: HostAccess,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Open a store. Observe and plan again afterwards.
+    OpenStore(StoreRecord),
+    /// Create the volume in its store, then note it as ready.
+    CreateVolume(VolumeRecord),
+    /// The store has the volume: note it as ready.
+    ConfirmVolume(VolumeRecord),
+    /// Grow the volume in its store to the recorded size.
+    GrowVolume(VolumeRecord),
+    /// Note the size that the store has: a volume never shrinks.
+    AdoptSize {
+        /// The record as it is.
+        record: VolumeRecord,
+        /// The larger size to note.
+        size: ByteLen,
+    },
+    /// Note a volume that the store brought along.
+    AdoptVolume(VolumeRecord),
+    /// Destroy the volume in its store. Plan again afterwards.
+    DestroyVolume(VolumeRecord),
+    /// Remove the record of a deleted volume.
+    ForgetVolume(VolumeRecord),
+    /// Export a volume.
+    AddExport {
+        /// The wish.
+        record: ExportRecord,
+        /// The volume.
+        volume: VolumeRecord,
+    },
+    /// Replace the allow list of an export.
+    SetHosts(ExportRecord),
+    /// Remove an export that nobody wants.
+    RemoveExport(Nqn),
+    /// Nothing can be done; say so.
+    Complain {
+        /// The store, volume or export.
+        subject: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The steps from `observed` to `desired`, in an order in which they can be executed.
+///
+/// Pure and total. Executing the steps and planning again ends with nothing but complaints.
+#[must_use]
+pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    plan_stores(desired, observed, &mut steps);
+    plan_exports_to_remove(desired, observed, &mut steps);
+    for kept in desired.volumes.values() {
+        plan_volume(&kept.record, observed, &mut steps);
+    }
+    plan_adoption(desired, observed, &mut steps);
+    for kept in desired.exports.values() {
+        plan_export(&kept.record, desired, observed, &mut steps);
+    }
+    steps
+}
+
+fn plan_stores(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    for kept in desired.stores.values() {
+        let record = &kept.record;
+        if let Some(reason) = observed.failed.get(&record.name) {
+            complain(steps, &record.name, reason.clone());
+        } else if let Some(store) = observed.stores.get(&record.name) {
+            // The identity is checked when the store is opened, and again here.
+            if store.uuid != record.uuid {
+                let reason = format!(
+                    "the device holds store {}, but {} was added under this name",
+                    store.uuid, record.uuid
+                );
+                complain(steps, &record.name, reason);
+            }
+        } else {
+            steps.push(Step::OpenStore(record.clone()));
+        }
+    }
+}
+
+fn plan_volume(record: &VolumeRecord, observed: &Observed, steps: &mut Vec<Step>) {
+    let Some(store) = observed.stores.get(&record.store) else {
+        // Either `OpenStore` comes first, or the store has its own complaint.
+        if observed.failed.contains_key(&record.store) {
+            let reason = format!("store {:?} is not open", record.store.as_str());
+            complain(steps, &record.name, reason);
+        }
+        return;
+    };
+    let found = store.volumes.get(&record.uuid);
+    match (record.phase, found) {
+        (Phase::Creating, None) => steps.push(Step::CreateVolume(record.clone())),
+        (Phase::Creating, Some(_)) => steps.push(Step::ConfirmVolume(record.clone())),
+        (Phase::Deleting, Some(_)) => steps.push(Step::DestroyVolume(record.clone())),
+        (Phase::Deleting, None) => steps.push(Step::ForgetVolume(record.clone())),
+        (Phase::Ready, None) => {
+            // Creating it again would turn lost data into zeroes.
+            let reason = format!("store {:?} does not hold it", record.store.as_str());
+            complain(steps, &record.name, reason);
+        }
+        (Phase::Ready, Some(volume)) if volume.size < record.size => {
+            steps.push(Step::GrowVolume(record.clone()));
+        }
+        (Phase::Ready, Some(volume)) if volume.size > record.size => {
+            steps.push(Step::AdoptSize { record: record.clone(), size: volume.size });
+        }
+        (Phase::Ready, Some(_)) => {}
+    }
+}
+
+fn plan_adoption(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    let mut names: BTreeMap<String, Uuid> = BTreeMap::new();
+    for kept in desired.volumes.values() {
+        names.insert(kept.record.name.to_string(), kept.record.uuid);
+    }
+    for (store_name, store) in &observed.stores {
+        for (&uuid, volume) in &store.volumes {
+            if names.values().any(|&known| known == uuid) {
+                continue;
+            }
+            let Ok(name) = volume.name.parse::<VolumeName>() else {
+                let reason = format!("volume {uuid} has the name {:?}", volume.name);
+                complain(steps, store_name, reason);
+                continue;
+            };
+            if let Some(other) = names.get(name.as_str()) {
+                let reason = format!(
+                    "volume {uuid} is also called {:?}, like volume {other}; it is left alone",
+                    name.as_str()
+                );
+                complain(steps, store_name, reason);
+                continue;
+            }
+            names.insert(name.to_string(), uuid);
+            steps.push(Step::AdoptVolume(VolumeRecord {
+                name,
+                uuid,
+                store: store_name.clone(),
+                size: volume.size,
+                block_size: volume.block_size,
+                phase: Phase::Ready,
+            }));
+        }
+    }
+}
+
+fn plan_exports_to_remove(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
+    for (nqn, export) in &observed.exports {
+        let wanted = desired.exports.values().any(|kept| {
+            let volume = desired.volumes.get(&kept.record.volume);
+            kept.record.nqn == *nqn
+                && volume.is_some_and(|volume| volume.record.uuid == export.volume)
+        });
+        if !wanted {
+            steps.push(Step::RemoveExport(nqn.clone()));
+        }
+    }
+}
+
+fn plan_export(
+    record: &ExportRecord,
+    desired: &Desired,
+    observed: &Observed,
+    steps: &mut Vec<Step>,
+) {
+    let Some(volume) = desired.volumes.get(&record.volume).map(|kept| &kept.record) else {
+        complain(steps, &record.nqn, format!("volume {:?} is unknown", record.volume.as_str()));
+        return;
+    };
+    match observed.exports.get(&record.nqn) {
+        Some(export) if export.volume == volume.uuid => {
+            if export.access != record.access {
+                steps.push(Step::SetHosts(record.clone()));
+            }
+        }
+        _ => {
+            let store = observed.stores.get(&volume.store);
+            let served = store.is_some_and(|store| store.volumes.contains_key(&volume.uuid));
+            if served && volume.phase == Phase::Ready {
+                steps.push(Step::AddExport { record: record.clone(), volume: volume.clone() });
+            }
+        }
+    }
+}
+
+fn complain(steps: &mut Vec<Step>, subject: impl ToString, reason: String) {
+    steps.push(Step::Complain { subject: subject.to_string(), reason });
+}
+
+#[cfg(test)]
+mod tests;

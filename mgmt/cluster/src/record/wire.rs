@@ -1,0 +1,259 @@
+//! The JSON form of the records: `{"version":1,"record":{...}}`.
+
+use api::{BlockSize, ByteLen, HostAccess};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    ExportRecord, Phase, RecordError, StoreRecord, VolumeRecord, export_key, store_key, volume_key,
+};
+
+/// The version that is written. Raise it with every change that an older version must not ignore.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    version: u32,
+    record: T,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreWire {
+    name: String,
+    uuid: Uuid,
+    device: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeWire {
+    name: String,
+    uuid: Uuid,
+    store: String,
+    size_bytes: u64,
+    block_size: u32,
+    phase: PhaseWire,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PhaseWire {
+    Creating,
+    Ready,
+    Deleting,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExportWire {
+    volume: String,
+    nqn: String,
+    allow_any_host: bool,
+    hosts: Vec<String>,
+}
+
+fn encode<T: Serialize>(record: T) -> Vec<u8> {
+    serde_json::to_vec(&Envelope { version: VERSION, record })
+        .expect("plain structs of strings and numbers always serialise")
+}
+
+fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
+    // The version first: the rest of a newer record may not even parse.
+    let envelope: Envelope<serde_json::Value> =
+        serde_json::from_slice(bytes).map_err(|error| damaged(key, error))?;
+    if envelope.version > VERSION {
+        let found = envelope.version;
+        return Err(RecordError::Newer { key: key.to_owned(), found, known: VERSION });
+    }
+    serde_json::from_value(envelope.record).map_err(|error| damaged(key, error))
+}
+
+fn damaged(key: &str, error: impl std::fmt::Display) -> RecordError {
+    RecordError::Damaged { key: key.to_owned(), reason: error.to_string() }
+}
+
+fn check_key(key: &str, expected: &str) -> Result<(), RecordError> {
+    if key == expected {
+        return Ok(());
+    }
+    Err(damaged(key, format!("it belongs under {expected:?}")))
+}
+
+impl StoreRecord {
+    /// The bytes to keep.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(StoreWire {
+            name: self.name.to_string(),
+            uuid: self.uuid,
+            device: self.device.to_string(),
+        })
+    }
+
+    /// Reads what was kept under `key`.
+    ///
+    /// # Errors
+    /// When the record is damaged, newer than this version, or belongs under another key.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire: StoreWire = decode(key, bytes)?;
+        let record = Self {
+            name: wire.name.parse().map_err(|error| damaged(key, error))?,
+            uuid: wire.uuid,
+            device: wire.device.parse().map_err(|error| damaged(key, error))?,
+        };
+        check_key(key, &store_key(&record.name))?;
+        Ok(record)
+    }
+}
+
+impl VolumeRecord {
+    /// The bytes to keep.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let phase = match self.phase {
+            Phase::Creating => PhaseWire::Creating,
+            Phase::Ready => PhaseWire::Ready,
+            Phase::Deleting => PhaseWire::Deleting,
+        };
+        encode(VolumeWire {
+            name: self.name.to_string(),
+            uuid: self.uuid,
+            store: self.store.to_string(),
+            size_bytes: self.size.bytes(),
+            block_size: self.block_size.bytes(),
+            phase,
+        })
+    }
+
+    /// Reads what was kept under `key`.
+    ///
+    /// # Errors
+    /// When the record is damaged, newer than this version, or belongs under another key.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire: VolumeWire = decode(key, bytes)?;
+        let block_size =
+            BlockSize::try_from(wire.block_size).map_err(|error| damaged(key, error))?;
+        let size = ByteLen::from_bytes(wire.size_bytes)
+            .whole_blocks("size_bytes", block_size)
+            .map_err(|error| damaged(key, error))?;
+        let record = Self {
+            name: wire.name.parse().map_err(|error| damaged(key, error))?,
+            uuid: wire.uuid,
+            store: wire.store.parse().map_err(|error| damaged(key, error))?,
+            size,
+            block_size,
+            phase: match wire.phase {
+                PhaseWire::Creating => Phase::Creating,
+                PhaseWire::Ready => Phase::Ready,
+                PhaseWire::Deleting => Phase::Deleting,
+            },
+        };
+        check_key(key, &volume_key(&record.name))?;
+        Ok(record)
+    }
+}
+
+impl ExportRecord {
+    /// The bytes to keep.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode(ExportWire {
+            volume: self.volume.to_string(),
+            nqn: self.nqn.to_string(),
+            allow_any_host: self.access == HostAccess::Any,
+            hosts: self.access.hosts().iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Reads what was kept under `key`.
+    ///
+    /// # Errors
+    /// When the record is damaged, newer than this version, or belongs under another key.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire: ExportWire = decode(key, bytes)?;
+        let access = if wire.allow_any_host {
+            HostAccess::Any
+        } else {
+            let hosts: Result<Vec<_>, _> = wire.hosts.iter().map(|host| host.parse()).collect();
+            let hosts = hosts.map_err(|error| damaged(key, error))?;
+            HostAccess::listed(hosts).map_err(|error| damaged(key, error))?
+        };
+        let record = Self {
+            volume: wire.volume.parse().map_err(|error| damaged(key, error))?,
+            nqn: wire.nqn.parse().map_err(|error| damaged(key, error))?,
+            access,
+        };
+        check_key(key, &export_key(&record.volume))?;
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_kept_form_is_stable() {
+        // Golden: state files of released versions look like this. Change it with a new version.
+        let record = VolumeRecord {
+            name: "db".parse().unwrap(),
+            uuid: Uuid::from_u128(1),
+            store: "main".parse().unwrap(),
+            size: ByteLen::from_bytes(1 << 30),
+            block_size: BlockSize::B4096,
+            phase: Phase::Ready,
+        };
+        let text = String::from_utf8(record.encode()).unwrap();
+        assert_eq!(
+            text,
+            "{\"version\":1,\"record\":{\"name\":\"db\",\
+             \"uuid\":\"00000000-0000-0000-0000-000000000001\",\"store\":\"main\",\
+             \"size_bytes\":1073741824,\"block_size\":4096,\"phase\":\"ready\"}}"
+        );
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_by_its_version() {
+        let bytes = b"{\"version\":2,\"record\":{\"anything\":[]}}";
+        let error = VolumeRecord::decode("volumes/db", bytes).unwrap_err();
+        assert!(matches!(error, RecordError::Newer { found: 2, known: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_record_under_a_foreign_key_is_refused() {
+        let record = StoreRecord {
+            name: "a".parse().unwrap(),
+            uuid: Uuid::nil(),
+            device: "/dev/a".parse().unwrap(),
+        };
+        assert!(StoreRecord::decode("stores/a", &record.encode()).is_ok());
+        let error = StoreRecord::decode("stores/b", &record.encode()).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn exports_survive_the_disk(
+            any in any::<bool>(),
+            names in proptest::collection::vec("nqn\\.2014-08\\.com\\.example:[a-z]{1,9}", 0..9),
+        ) {
+            let hosts = names.iter().map(|name| name.parse().unwrap()).collect();
+            let record = ExportRecord {
+                volume: "v".parse().unwrap(),
+                nqn: "nqn.2014-08.com.example:v".parse().unwrap(),
+                access: if any { HostAccess::Any } else { HostAccess::listed(hosts).unwrap() },
+            };
+            let back = ExportRecord::decode("exports/v", &record.encode()).unwrap();
+            prop_assert_eq!(back, record);
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
+            prop_assert!(StoreRecord::decode("stores/a", &bytes).is_err());
+        }
+    }
+}
