@@ -111,8 +111,6 @@ pub mod oncs {
     pub const VERIFY: u16 = 1 << 7;
     /// Copy.
     pub const COPY: u16 = 1 << 8;
-    /// NSZS: Write Zeroes may zero a whole namespace.
-    pub const NAMESPACE_ZEROES: u16 = 1 << 11;
 }
 
 /// Bits of SGLS.

@@ -1,0 +1,256 @@
+//! What a target offers: ports, subsystems, namespaces and the hosts that may use them.
+//!
+//! A [`Config`] is plain data. [`crate::Target::new`] and [`crate::Target::replace`] check it and
+//! turn it into a snapshot that connections share.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use nvme_spec::DISCOVERY_NQN;
+
+use crate::Nqn;
+use crate::limits::{HOSTS_MAX, NAMESPACES_MAX, PORTS_MAX, SUBSYSTEMS_MAX};
+
+/// Names a namespace to the shard, which maps it to a queue. Connections copy it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespaceHandle(pub u32);
+
+/// One volume as hosts see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// NSID: 1 to [`NAMESPACES_MAX`], unique in its subsystem.
+    pub nsid: u32,
+    /// What the shard calls it.
+    pub handle: NamespaceHandle,
+    /// The volume's UUID: the same on every node, never all zero. NGUID and EUI64 derive from it.
+    pub uuid: [u8; 16],
+    /// Bytes in a logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Logical blocks; at least one.
+    pub blocks: u64,
+    /// Logical blocks that are written all or not at all, also across a power failure: 1 to 65536.
+    pub atomic_blocks: u32,
+}
+
+impl Namespace {
+    /// NGUID: the volume's UUID.
+    pub fn nguid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// EUI64: both halves of the UUID folded, marked as locally administered and so never zero.
+    pub fn eui64(&self) -> [u8; 8] {
+        let mut eui: [u8; 8] = std::array::from_fn(|i| self.uuid[i] ^ self.uuid[i + 8]);
+        eui[0] = eui[0] & !0x01 | 0x02;
+        eui
+    }
+}
+
+/// Which hosts may connect to a subsystem, and find it by discovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Every host.
+    Any,
+    /// These alone.
+    List(Vec<Nqn>),
+}
+
+impl Hosts {
+    /// Whether `host` may connect.
+    pub fn allows(&self, host: &Nqn) -> bool {
+        match self {
+            Hosts::Any => true,
+            Hosts::List(list) => list.contains(host),
+        }
+    }
+}
+
+/// A subsystem: a name, namespaces and the hosts that may use them. It is on every port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subsystem {
+    /// SUBNQN.
+    pub nqn: Nqn,
+    /// SN: 1 to 20 printable ASCII characters; the same on every node.
+    pub serial: String,
+    /// Who may connect.
+    pub hosts: Hosts,
+    /// Its namespaces, in any order.
+    pub namespaces: Vec<Namespace>,
+}
+
+/// A listening address for I/O connections, as discovery reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// PORTID: unique in the target.
+    pub id: u16,
+    /// The address. An unspecified one (`0.0.0.0`, `::`) is reported to each host as the address
+    /// through which that host came.
+    pub address: SocketAddr,
+}
+
+/// Everything a target offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Where I/O connections are accepted.
+    pub ports: Vec<Port>,
+    /// What can be connected to.
+    pub subsystems: Vec<Subsystem>,
+    /// The unique NQN of this target's discovery subsystem, beside the well-known one.
+    pub discovery_nqn: Option<Nqn>,
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// More of something than a limit allows.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// Two subsystems have this NQN, or one has a discovery NQN.
+    DuplicateNqn(Nqn),
+    /// Two ports have this identifier.
+    DuplicatePort(u16),
+    /// Two namespaces of this subsystem have this NSID.
+    DuplicateNsid(Nqn, u32),
+    /// A serial number that is empty, too long, or not printable ASCII.
+    Serial(Nqn),
+    /// A namespace with an impossible field.
+    Namespace {
+        /// The subsystem.
+        nqn: Nqn,
+        /// The namespace.
+        nsid: u32,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::TooMany { what, max } => write!(f, "more than {max} {what}"),
+            ConfigError::DuplicateNqn(nqn) => write!(f, "{nqn} is used twice"),
+            ConfigError::DuplicatePort(id) => write!(f, "port {id} is used twice"),
+            ConfigError::DuplicateNsid(nqn, nsid) => write!(f, "{nqn} has namespace {nsid} twice"),
+            ConfigError::Serial(nqn) => {
+                write!(f, "{nqn}: the serial number needs 1 to 20 printable ASCII characters")
+            }
+            ConfigError::Namespace { nqn, nsid, what } => {
+                write!(f, "{nqn}, namespace {nsid}: {what}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Checks everything that the protocol and the limits ask for.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        at_most("ports", self.ports.len(), PORTS_MAX)?;
+        at_most("subsystems", self.subsystems.len(), SUBSYSTEMS_MAX)?;
+        for (i, port) in self.ports.iter().enumerate() {
+            if self.ports[..i].iter().any(|other| other.id == port.id) {
+                return Err(ConfigError::DuplicatePort(port.id));
+            }
+        }
+        for (i, subsystem) in self.subsystems.iter().enumerate() {
+            let nqn = subsystem.nqn;
+            let taken = self.subsystems[..i].iter().any(|other| other.nqn == nqn);
+            if taken || nqn.as_str() == DISCOVERY_NQN || self.discovery_nqn == Some(nqn) {
+                return Err(ConfigError::DuplicateNqn(nqn));
+            }
+            subsystem.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl Subsystem {
+    fn check(&self) -> Result<(), ConfigError> {
+        let serial = self.serial.as_bytes();
+        let printable = serial.iter().all(|b| (0x20..0x7f).contains(b));
+        if !(1..=20).contains(&serial.len()) || !printable {
+            return Err(ConfigError::Serial(self.nqn));
+        }
+        if let Hosts::List(list) = &self.hosts {
+            at_most("hosts on one allow list", list.len(), HOSTS_MAX)?;
+        }
+        for (i, namespace) in self.namespaces.iter().enumerate() {
+            let nsid = namespace.nsid;
+            if self.namespaces[..i].iter().any(|other| other.nsid == nsid) {
+                return Err(ConfigError::DuplicateNsid(self.nqn, nsid));
+            }
+            if let Some(what) = namespace.fault() {
+                return Err(ConfigError::Namespace { nqn: self.nqn, nsid, what });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Namespace {
+    fn fault(&self) -> Option<&'static str> {
+        if !(1..=NAMESPACES_MAX).contains(&self.nsid) {
+            return Some("the NSID is zero or larger than the limit");
+        }
+        if self.uuid == [0; 16] {
+            return Some("the UUID is all zero");
+        }
+        if self.block_size != 512 && self.block_size != 4096 {
+            return Some("the block size is neither 512 nor 4096");
+        }
+        if self.blocks == 0 || self.blocks.checked_mul(u64::from(self.block_size)).is_none() {
+            return Some("the size is zero or beyond 64 bits");
+        }
+        if !(1..=65536).contains(&self.atomic_blocks) {
+            return Some("the atomic unit is not 1 to 65536 blocks");
+        }
+        None
+    }
+}
+
+fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), ConfigError> {
+    if count > max { Err(ConfigError::TooMany { what, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespace(nsid: u32) -> Namespace {
+        let handle = NamespaceHandle(nsid);
+        Namespace { nsid, handle, uuid: [7; 16], block_size: 512, blocks: 8, atomic_blocks: 1 }
+    }
+
+    fn config(namespaces: Vec<Namespace>) -> Config {
+        let nqn = Nqn::new("nqn.2026-11.io.example:a").unwrap();
+        let subsystem = Subsystem { nqn, serial: "S1".into(), hosts: Hosts::Any, namespaces };
+        Config { subsystems: vec![subsystem], ..Config::default() }
+    }
+
+    #[test]
+    fn limits_hold_at_their_edges() {
+        assert_eq!(config(vec![namespace(1), namespace(NAMESPACES_MAX)]).check(), Ok(()));
+        assert!(config(vec![namespace(0)]).check().is_err());
+        assert!(config(vec![namespace(NAMESPACES_MAX + 1)]).check().is_err());
+        assert!(config(vec![namespace(3), namespace(3)]).check().is_err());
+        let mut twice = config(vec![]);
+        twice.subsystems.push(twice.subsystems[0].clone());
+        assert!(matches!(twice.check(), Err(ConfigError::DuplicateNqn(_))));
+        let mut serial = config(vec![]);
+        serial.subsystems[0].serial = "x".repeat(21);
+        assert!(matches!(serial.check(), Err(ConfigError::Serial(_))));
+    }
+
+    #[test]
+    fn identifiers_are_never_zero() {
+        let folded = Namespace { uuid: [0x11; 16], ..namespace(1) };
+        assert_eq!(folded.eui64(), [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(folded.nguid(), [0x11; 16]);
+    }
+}

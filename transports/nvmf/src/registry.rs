@@ -1,0 +1,414 @@
+//! Live controllers: a fixed table that admin and I/O connections of all shards share.
+//!
+//! Per-command reads are relaxed atomics of one slot. The mutex of a slot is taken on connect,
+//! disconnect, configuration changes and log 04h: never for an I/O command.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use bdev::Instant;
+
+use crate::limits::{CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, NS_PER_MS};
+use crate::{HostId, Nqn};
+
+/// Event: an attached namespace came, went or changed.
+pub(crate) const EVENT_NAMESPACES: u32 = 1;
+/// Event: the discovery log changed.
+pub(crate) const EVENT_DISCOVERY: u32 = 2;
+
+const CHANGED_WORDS: usize = NAMESPACES_MAX as usize / 64 + 1;
+
+/// A set of NSIDs.
+pub(crate) type NsidSet = [u64; CHANGED_WORDS];
+
+/// Who is connected to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// `None` for the discovery subsystem.
+    pub(crate) subsystem: Option<Nqn>,
+    pub(crate) hostnqn: Nqn,
+    pub(crate) hostid: HostId,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+/// One live controller, for management.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// CNTLID.
+    pub cntlid: u16,
+    /// The subsystem; `None` for discovery.
+    pub subsystem: Option<Nqn>,
+    /// The host's NQN.
+    pub hostnqn: Nqn,
+    /// The host's identifier.
+    pub hostid: HostId,
+    /// Where the admin connection comes from.
+    pub peer: Option<SocketAddr>,
+    /// I/O queues that are connected.
+    pub io_queues: u32,
+    /// KATO, milliseconds; 0 is none.
+    pub kato_ms: u32,
+}
+
+/// The table of live controllers.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    slots: Box<[Slot]>,
+    cursor: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Changes when the controller dies or is reset: I/O queues of an older epoch close.
+    epoch: AtomicU32,
+    /// Changes when the controller dies, so that its admin connection closes.
+    life: AtomicU32,
+    events: AtomicU32,
+    enabled: AtomicU32,
+    kato_ms: AtomicU32,
+    last_seen_ns: AtomicU64,
+    cold: Mutex<Cold>,
+}
+
+#[derive(Debug, Default)]
+struct Cold {
+    /// Connections that name this slot. It is free again when there are none.
+    users: u32,
+    identity: Option<Identity>,
+    /// Connected QIDs, one bit each.
+    queues: u128,
+    queues_granted: u16,
+    changed: NsidSet,
+}
+
+const _: () = assert!(IO_QUEUES_MAX < 128);
+
+/// Why an I/O queue may not join a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JoinError {
+    NoController,
+    OtherSubsystem,
+    OtherHost,
+    NotEnabled,
+    QidRange,
+    QidTaken,
+}
+
+/// A connection's hold on a controller: the admin queue (QID 0) or one I/O queue.
+///
+/// It must be given back with [`Registry::leave`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    index: usize,
+    epoch: u32,
+    life: u32,
+    pub(crate) qid: u16,
+}
+
+impl Hold {
+    pub(crate) fn cntlid(self) -> u16 {
+        u16::try_from(self.index + 1).expect("CONTROLLERS_MAX is below CNTLID_MAX")
+    }
+}
+
+impl Registry {
+    pub(crate) fn new() -> Registry {
+        let slots = (0..CONTROLLERS_MAX).map(|_| Slot::default()).collect();
+        Registry { slots, cursor: AtomicUsize::new(0) }
+    }
+
+    /// Makes a controller, or `None` when all slots are in use.
+    pub(crate) fn create(&self, identity: Identity, kato_ms: u32, now: Instant) -> Option<Hold> {
+        let start = self.cursor.fetch_add(1, Ordering::Relaxed);
+        (0..self.slots.len()).find_map(|i| {
+            let index = (start.wrapping_add(i)) % self.slots.len();
+            let slot = &self.slots[index];
+            let mut cold = slot.cold();
+            if cold.users > 0 {
+                return None;
+            }
+            *cold = Cold { users: 1, identity: Some(identity), ..Cold::default() };
+            cold.queues_granted = IO_QUEUES_MAX;
+            slot.events.store(0, Ordering::Relaxed);
+            slot.enabled.store(0, Ordering::Relaxed);
+            slot.kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
+            slot.last_seen_ns.store(now.as_ns(), Ordering::Relaxed);
+            Some(slot.hold(index, 0))
+        })
+    }
+
+    /// Adds an I/O queue to a controller.
+    pub(crate) fn join(
+        &self,
+        cntlid: u16,
+        qid: u16,
+        identity: &Identity,
+    ) -> Result<Hold, JoinError> {
+        let index = usize::from(cntlid).checked_sub(1).ok_or(JoinError::NoController)?;
+        let slot = self.slots.get(index).ok_or(JoinError::NoController)?;
+        let mut cold = slot.cold();
+        let live = cold.identity.ok_or(JoinError::NoController)?;
+        //= NVMe-Base 2.1 §6.3
+        //# an I/O queue belongs to the controller's subsystem and host, by NQN and identifier
+        if live.subsystem != identity.subsystem || live.subsystem.is_none() {
+            return Err(JoinError::OtherSubsystem);
+        }
+        if live.hostnqn != identity.hostnqn || live.hostid != identity.hostid {
+            return Err(JoinError::OtherHost);
+        }
+        if slot.enabled.load(Ordering::Acquire) == 0 {
+            return Err(JoinError::NotEnabled);
+        }
+        if qid == 0 || qid > cold.queues_granted {
+            return Err(JoinError::QidRange);
+        }
+        let bit = 1u128 << qid;
+        if cold.queues & bit != 0 {
+            return Err(JoinError::QidTaken);
+        }
+        cold.queues |= bit;
+        cold.users += 1;
+        Ok(slot.hold(index, qid))
+    }
+
+    /// Gives a hold back. The controller dies with its admin queue.
+    pub(crate) fn leave(&self, hold: Hold) {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        assert!(cold.users > 0, "every hold is given back once");
+        cold.users -= 1;
+        if hold.qid == 0 {
+            slot.kill(&mut cold, hold.life);
+        } else {
+            cold.queues &= !(1u128 << hold.qid);
+        }
+    }
+
+    /// Whether the controller, as this hold knew it, still lives.
+    pub(crate) fn is_live(&self, hold: Hold) -> bool {
+        let slot = self.slot(hold);
+        match hold.qid {
+            0 => slot.life.load(Ordering::Relaxed) == hold.life,
+            _ => slot.epoch.load(Ordering::Relaxed) == hold.epoch,
+        }
+    }
+
+    /// Ends the controller: all its connections close at their next poll.
+    pub(crate) fn kill(&self, hold: Hold) {
+        let slot = self.slot(hold);
+        slot.kill(&mut slot.cold(), hold.life);
+    }
+
+    /// Ends the controller with this CNTLID, if it is live.
+    pub(crate) fn kill_cntlid(&self, cntlid: u16) -> bool {
+        let slot = usize::from(cntlid).checked_sub(1).and_then(|index| self.slots.get(index));
+        slot.is_some_and(|slot| {
+            let mut cold = slot.cold();
+            let life = slot.life.load(Ordering::Acquire);
+            let live = cold.identity.is_some();
+            slot.kill(&mut cold, life);
+            live
+        })
+    }
+
+    /// Enables the controller: I/O queues may join.
+    pub(crate) fn enable(&self, hold: Hold) {
+        self.slot(hold).enabled.store(1, Ordering::Release);
+    }
+
+    /// Disables the controller: its I/O queues close, none may join.
+    pub(crate) fn disable(&self, hold: Hold) {
+        let slot = self.slot(hold);
+        let _cold = slot.cold();
+        slot.enabled.store(0, Ordering::Release);
+        slot.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Sets how many I/O queues may join; `None` when some already have.
+    pub(crate) fn grant_queues(&self, hold: Hold, count: u16) -> Option<u16> {
+        let mut cold = self.slot(hold).cold();
+        if cold.queues != 0 {
+            return None;
+        }
+        cold.queues_granted = count.clamp(1, IO_QUEUES_MAX);
+        Some(cold.queues_granted)
+    }
+
+    /// How many I/O queues may join.
+    pub(crate) fn queues_granted(&self, hold: Hold) -> u16 {
+        self.slot(hold).cold().queues_granted
+    }
+
+    /// The host was heard on one of its queues.
+    pub(crate) fn seen(&self, hold: Hold, now: Instant) {
+        // A hundredth of the granularity is exact enough, and spares the other cores the line.
+        let last = &self.slot(hold).last_seen_ns;
+        if now.as_ns() > last.load(Ordering::Relaxed) + 10 * NS_PER_MS {
+            last.store(now.as_ns(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn kato_ms(&self, hold: Hold) -> u32 {
+        self.slot(hold).kato_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_kato_ms(&self, hold: Hold, kato_ms: u32) {
+        self.slot(hold).kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
+    }
+
+    /// When the keep alive timer runs out; `None` without one.
+    pub(crate) fn keep_alive_deadline(&self, hold: Hold) -> Option<Instant> {
+        let slot = self.slot(hold);
+        let kato = u64::from(slot.kato_ms.load(Ordering::Relaxed));
+        let last = slot.last_seen_ns.load(Ordering::Relaxed);
+        (kato > 0).then(|| Instant::from_ns(last.saturating_add(kato * NS_PER_MS)))
+    }
+
+    /// Events that came up since the last call.
+    pub(crate) fn take_events(&self, hold: Hold) -> u32 {
+        let events = &self.slot(hold).events;
+        if events.load(Ordering::Relaxed) == 0 { 0 } else { events.swap(0, Ordering::Acquire) }
+    }
+
+    /// The namespaces that changed; forgotten when `clear`.
+    pub(crate) fn changed_namespaces(&self, hold: Hold, clear: bool) -> NsidSet {
+        let mut cold = self.slot(hold).cold();
+        let changed = cold.changed;
+        if clear {
+            cold.changed = NsidSet::default();
+        }
+        changed
+    }
+
+    /// Tells the controllers of `subsystem` (or discovery controllers) that something changed.
+    pub(crate) fn notify(&self, subsystem: Option<Nqn>, changed: &NsidSet, event: u32) {
+        for slot in &self.slots {
+            let mut cold = slot.cold();
+            if cold.identity.is_some_and(|identity| identity.subsystem == subsystem) {
+                for (word, new) in cold.changed.iter_mut().zip(changed) {
+                    *word |= new;
+                }
+                slot.events.fetch_or(event, Ordering::Release);
+            }
+        }
+    }
+
+    /// Ends every controller whose host or subsystem `allowed` refuses.
+    pub(crate) fn expel(&self, allowed: impl Fn(&Identity) -> bool) {
+        for slot in &self.slots {
+            let mut cold = slot.cold();
+            if cold.identity.is_some_and(|identity| !allowed(&identity)) {
+                let life = slot.life.load(Ordering::Acquire);
+                slot.kill(&mut cold, life);
+            }
+        }
+    }
+
+    /// Every live controller.
+    pub(crate) fn sessions(&self) -> Vec<Session> {
+        let live = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let cold = slot.cold();
+            let identity = cold.identity?;
+            Some(Session {
+                cntlid: u16::try_from(index + 1).ok()?,
+                subsystem: identity.subsystem,
+                hostnqn: identity.hostnqn,
+                hostid: identity.hostid,
+                peer: identity.peer,
+                io_queues: cold.queues.count_ones(),
+                kato_ms: slot.kato_ms.load(Ordering::Relaxed),
+            })
+        });
+        live.collect()
+    }
+
+    fn slot(&self, hold: Hold) -> &Slot {
+        &self.slots[hold.index]
+    }
+}
+
+impl Slot {
+    fn cold(&self) -> MutexGuard<'_, Cold> {
+        self.cold.lock().expect("nobody panics while holding it")
+    }
+
+    /// What a connection that joins now remembers. The caller holds the mutex.
+    fn hold(&self, index: usize, qid: u16) -> Hold {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        Hold { index, epoch, life: self.life.load(Ordering::Acquire), qid }
+    }
+
+    /// Ends the life that the caller knew; a later one in the same slot is left alone.
+    fn kill(&self, cold: &mut Cold, life: u32) {
+        if self.life.load(Ordering::Acquire) != life || cold.identity.is_none() {
+            return;
+        }
+        cold.identity = None;
+        self.enabled.store(0, Ordering::Release);
+        self.life.fetch_add(1, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(host: &str) -> Identity {
+        let subsystem = Some(Nqn::new("nqn.2026-11.io.example:vol").unwrap());
+        let hostnqn = Nqn::new(host).unwrap();
+        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None }
+    }
+
+    #[test]
+    fn controller_dies_with_its_admin_queue_and_takes_its_io_queues_along() {
+        let registry = Registry::new();
+        let host = identity("nqn.host:a");
+        let admin = registry.create(host, 0, Instant::ZERO).unwrap();
+        assert_eq!(registry.join(admin.cntlid(), 1, &host), Err(JoinError::NotEnabled));
+        registry.enable(admin);
+        let io = registry.join(admin.cntlid(), 1, &host).unwrap();
+        assert_eq!(registry.join(admin.cntlid(), 1, &host), Err(JoinError::QidTaken));
+        assert_eq!(
+            registry.join(admin.cntlid(), 2, &identity("nqn.host:b")),
+            Err(JoinError::OtherHost)
+        );
+        assert!(registry.is_live(io));
+        registry.leave(admin);
+        assert!(!registry.is_live(io));
+        assert_eq!(registry.join(admin.cntlid(), 2, &host), Err(JoinError::NoController));
+        registry.leave(io);
+        assert!(registry.sessions().is_empty());
+    }
+
+    #[test]
+    fn slot_is_not_reused_while_an_old_queue_still_names_it() {
+        let registry = Registry::new();
+        let host = identity("nqn.host:a");
+        let mut holds = Vec::new();
+        for _ in 0..CONTROLLERS_MAX {
+            holds.push(registry.create(host, 0, Instant::ZERO).unwrap());
+        }
+        assert_eq!(registry.create(host, 0, Instant::ZERO), None);
+        let first = holds[0];
+        registry.enable(first);
+        let io = registry.join(first.cntlid(), 1, &host).unwrap();
+        registry.leave(first);
+        assert_eq!(registry.create(host, 0, Instant::ZERO), None);
+        registry.leave(io);
+        assert!(registry.create(host, 0, Instant::ZERO).is_some());
+    }
+
+    #[test]
+    fn reset_closes_io_queues_and_keeps_the_admin_queue() {
+        let registry = Registry::new();
+        let host = identity("nqn.host:a");
+        let admin = registry.create(host, 5000, Instant::ZERO).unwrap();
+        registry.enable(admin);
+        let io = registry.join(admin.cntlid(), 3, &host).unwrap();
+        registry.disable(admin);
+        assert!(registry.is_live(admin) && !registry.is_live(io));
+        assert_eq!(registry.keep_alive_deadline(admin), Some(Instant::from_ns(5_000_000_000)));
+    }
+}
