@@ -16,10 +16,10 @@
 //! ```
 //!
 //! **The cache.** With [`FaultPlan::volatile_cache`] a completed write is visible to reads, and
-//! lost, torn or kept at a power cut until a flush that was submitted after it, FUA, or the pressure
-//! of a full cache makes it durable. A flush that fails drops the cache: what it held is as after a
-//! power cut, and later flushes do not bring it back. Without a cache a completed write is durable;
-//! one in flight may still be torn.
+//! lost, torn or kept at a power cut until a flush that was submitted after it, FUA, or the
+//! pressure of a full cache makes it durable. A flush that fails drops the cache: what it held is
+//! as after a power cut, and later flushes do not bring it back. Without a cache a completed write
+//! is durable; one in flight may still be torn.
 //!
 //! **Crashing everywhere.** Images are sparse and copied on write, so a [`CrashPoint`] is cheap:
 //! record one before each write of a run ([`SimDisk::record_crash_points`]), then draw as many

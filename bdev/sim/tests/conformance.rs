@@ -1,5 +1,7 @@
 //! The simulated disk keeps the contract of every device, with and without a cache.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use bdev::conformance::{DEPTH, Fixture};
 use bdev::{Bdev, Pool, PoolConfig, QueueCx};
 use bdev_sim::{FaultPlan, PerMillion, SimDisk};

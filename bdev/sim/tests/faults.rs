@@ -1,5 +1,7 @@
 //! Each fault does what it says, and everything is repeatable from the seed.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use bdev::{
     Bdev, Completion, Data, Fifo, Flags, Lba, Op, Pool, PoolConfig, Queue, QueueCx, Request, Rng,
     Status, Tag,
