@@ -23,7 +23,7 @@
 //!
 //! # Example
 //!
-//! ```ignore
+//! ```
 //! use bdev::{Fifo, Pool, PoolConfig};
 //! use net::{Batch, Event, Landing, Net, PipeConfig, PipeNet, Pipes};
 //!
@@ -65,6 +65,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+pub mod conformance;
 mod landing;
 mod limits;
 mod pipe;
@@ -77,6 +78,6 @@ pub use limits::{
     BATCH_PIECES_DEFAULT, BATCH_PIECES_MAX, BATCH_SCRATCH_DEFAULT, BATCH_SCRATCH_MAX,
     CONNECTIONS_MAX, LISTENERS_MAX,
 };
-pub use pipe::PipeEnd;
+pub use pipe::{PipeConfig, PipeEnd, PipeNet, Pipes};
 pub use socket::{Socket, SocketKind};
 pub use stream::{CloseReason, ConnId, Event, ListenerId, Net, NetError};

@@ -71,10 +71,18 @@ pub trait Net {
     /// When a send is outstanding, or the batch is empty.
     fn send(&mut self, conn: ConnId, batch: Box<Batch>) -> Result<(), Box<Batch>>;
 
+    /// Tells the peer that nothing more will be sent; receiving goes on. Nothing happens when the
+    /// connection is closed or closing.
+    ///
+    /// # Panics
+    /// When a send is outstanding. Sending afterwards panics too.
+    fn finish(&mut self, conn: ConnId);
+
     /// Closes `conn` and cancels what is outstanding. [`Event::Closed`] follows, with
     /// [`CloseReason::Local`]. Nothing happens when it is closed already.
     ///
-    /// To deliver the last words first, wait for their [`Event::Sent`].
+    /// To deliver the last words first, wait for their [`Event::Sent`], [`Net::finish`], and wait
+    /// for [`Event::Ended`]: bytes of the peer that nobody has read turn a close into a reset.
     fn close(&mut self, conn: ConnId);
 
     /// Makes everything asked for since the last kick visible to the system: one system call.
