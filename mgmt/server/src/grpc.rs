@@ -1,0 +1,36 @@
+//! The gRPC services, one file each.
+
+mod export;
+mod node;
+mod store;
+mod volume;
+
+pub(crate) use export::Exports;
+pub(crate) use node::Nodes;
+pub(crate) use store::Stores;
+pub(crate) use volume::Volumes;
+
+use api::ApiError;
+
+/// A request without fields.
+pub(crate) struct Nothing;
+
+macro_rules! nothing_in {
+    ($($message:ident),*) => {
+        $(impl TryFrom<proto::v1::$message> for Nothing {
+            type Error = ApiError;
+
+            fn try_from(_: proto::v1::$message) -> Result<Self, ApiError> {
+                Ok(Self)
+            }
+        })*
+    };
+}
+
+nothing_in!(
+    ExportListRequest,
+    ListSessionsRequest,
+    NodeInfoRequest,
+    StoreListRequest,
+    VolumeListRequest
+);
