@@ -1,0 +1,433 @@
+//! Metadata pages: the common header, and the four bodies that follow it.
+
+use std::fmt;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{VolumeRecord, crc32c};
+use crate::Extent;
+use crate::limits::{EXTENT_BLOCKS, PAGE_BYTES};
+
+/// Where a metadata page is, and what it must say. All zero: there is no such page, and everything
+/// below it is unmapped.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct PagePtr {
+    /// Number of the page, in 4 KiB from the start of the device. The top 16 bits are reserved for
+    /// flags (a second copy, see ADR 0017) and are zero in v1.
+    pub page: U64,
+    /// The page's checksum.
+    pub crc: U32,
+    /// Snapshot generation at which the page was written.
+    pub birth: U32,
+}
+
+impl PagePtr {
+    /// No page.
+    pub const NONE: PagePtr = PagePtr { page: U64::new(0), crc: U32::new(0), birth: U32::new(0) };
+
+    /// True when there is no page.
+    pub fn is_none(&self) -> bool {
+        self.page.get() == 0
+    }
+}
+
+/// The first 64 bytes of every metadata page.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct PageHeader {
+    /// "HFPG".
+    pub magic: [u8; 4],
+    /// CRC32C of the bytes from 8 to the end of the page.
+    pub crc: U32,
+    /// What the page holds: 1 inner, 2 leaf, 3 catalog, 4 space map.
+    pub kind: u8,
+    /// Height above the leaves of its tree.
+    pub level: u8,
+    /// Zero.
+    pub reserved0: U16,
+    /// Whose tree: a volume id, or one of the reserved owners.
+    pub owner: U32,
+    /// Position among the pages of this level of this tree.
+    pub index: U64,
+    /// Checkpoint generation that wrote it.
+    pub generation: U64,
+    /// Number of this very page: a misdirected write is noticed.
+    pub page: U64,
+    /// The store that it belongs to.
+    pub uuid: [u8; 16],
+    /// Snapshot generation at which it was written.
+    pub birth: U32,
+    /// Zero.
+    pub reserved1: U32,
+}
+
+/// Where one extent (64 KiB) of a volume is, which of its blocks hold data, and their checksums.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct LeafEntry {
+    extent: U64,
+    birth: U32,
+    written: U16,
+    flags: U16,
+    crc: [U32; EXTENT_BLOCKS],
+}
+
+impl LeafEntry {
+    /// The extent that holds the data, or `None` when nothing is mapped here.
+    ///
+    /// Store code hands out entries with extents inside the pool only (pages are checked when they
+    /// are loaded).
+    pub fn extent(&self) -> Option<Extent> {
+        Extent::from_raw(self.extent.get())
+    }
+
+    /// Maps `extent`, or unmaps. Unmapping clears the whole entry.
+    pub fn set_extent(&mut self, extent: Option<Extent>) {
+        match extent {
+            Some(extent) => self.extent.set(extent.number()),
+            None => *self = LeafEntry::default(),
+        }
+    }
+
+    /// Snapshot generation at which the extent was allocated.
+    pub fn birth(&self) -> u32 {
+        self.birth.get()
+    }
+
+    /// Sets the snapshot generation at which the extent was allocated.
+    pub fn set_birth(&mut self, birth: u32) {
+        self.birth.set(birth);
+    }
+
+    /// The blocks that hold data, bit 0 for the first. Blocks whose bit is clear read as zeroes.
+    pub fn written(&self) -> u16 {
+        self.written.get()
+    }
+
+    /// The checksum (CRC32C) of the data of `block`, or `None` when it reads as zeroes.
+    ///
+    /// # Panics
+    /// When `block` is 16 or more.
+    pub fn block_crc(&self, block: usize) -> Option<u32> {
+        (self.written.get() >> block & 1 == 1).then(|| self.crc[block].get())
+    }
+
+    /// Records that `block` holds data with this checksum.
+    ///
+    /// # Panics
+    /// When `block` is 16 or more.
+    pub fn set_block(&mut self, block: usize, crc: u32) {
+        self.crc[block].set(crc);
+        self.written.set(self.written.get() | 1 << block);
+    }
+
+    /// Records that `block` reads as zeroes.
+    ///
+    /// # Panics
+    /// When `block` is 16 or more.
+    pub fn clear_block(&mut self, block: usize) {
+        self.crc[block].set(0);
+        self.written.set(self.written.get() & !(1 << block));
+    }
+}
+
+/// Entries in a leaf page.
+pub(crate) const LEAF_ENTRIES: usize = 48;
+/// Children of an inner page.
+pub(crate) const INNER_CHILDREN: usize = 252;
+/// Volume records in a catalog page.
+pub(crate) const RECORDS_PER_PAGE: usize = 15;
+/// 64-bit words in a space map page.
+pub(crate) const WORDS_PER_PAGE: usize = 504;
+/// Extents that a space map page speaks of.
+pub(crate) const BITS_PER_PAGE: usize = WORDS_PER_PAGE * 64;
+
+/// A leaf: 48 consecutive extents (3 MiB) of a volume.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct LeafPage {
+    /// The common header.
+    pub header: PageHeader,
+    /// Extent `i` of the volume is entry `i % 48` of leaf `i / 48`.
+    pub entries: [LeafEntry; LEAF_ENTRIES],
+    /// Zero.
+    pub spare: [u8; 192],
+}
+
+/// An inner page: pointers to 252 consecutive pages of the level below.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct InnerPage {
+    /// The common header.
+    pub header: PageHeader,
+    /// Page `i` of the level below is child `i % 252` of inner page `i / 252`.
+    pub children: [PagePtr; INNER_CHILDREN],
+}
+
+/// A page of the catalog: 15 volume records.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct CatalogPage {
+    /// The common header.
+    pub header: PageHeader,
+    /// Records; those in state 0 are unused.
+    pub records: [VolumeRecord; RECORDS_PER_PAGE],
+    /// Zero.
+    pub spare: [u8; 192],
+}
+
+/// A page of the space map: one bit for each of 32256 extents.
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct BitsPage {
+    /// The common header.
+    pub header: PageHeader,
+    /// Bit `i % 64` of word `i / 64` is set when extent `i` (of this page) is in use.
+    pub words: [U64; WORDS_PER_PAGE],
+}
+
+const _: () = assert!(size_of::<PagePtr>() == 16);
+const _: () = assert!(size_of::<PageHeader>() == 64);
+const _: () = assert!(size_of::<LeafEntry>() == 80);
+const _: () = assert!(size_of::<VolumeRecord>() == 256);
+const _: () = assert!(size_of::<LeafPage>() == PAGE_BYTES);
+const _: () = assert!(size_of::<InnerPage>() == PAGE_BYTES);
+const _: () = assert!(size_of::<CatalogPage>() == PAGE_BYTES);
+const _: () = assert!(size_of::<BitsPage>() == PAGE_BYTES);
+const _: () = assert!(std::mem::offset_of!(PageHeader, kind) == CRC_START);
+const _: () = assert!(std::mem::offset_of!(PageHeader, index) == 16);
+const _: () = assert!(std::mem::offset_of!(PageHeader, page) == 32);
+const _: () = assert!(std::mem::offset_of!(PageHeader, uuid) == 40);
+const _: () = assert!(std::mem::offset_of!(LeafEntry, crc) == 16);
+const _: () = assert!(std::mem::offset_of!(LeafPage, entries) == 64);
+const _: () = assert!(std::mem::offset_of!(InnerPage, children) == 64);
+
+/// "HFPG".
+pub(crate) const PAGE_MAGIC: [u8; 4] = *b"HFPG";
+/// First byte of a page that its checksum covers.
+pub(crate) const CRC_START: usize = 8;
+/// The owner of the catalog's pages.
+pub(crate) const OWNER_CATALOG: u32 = u32::MAX;
+/// The owner of the space map's pages.
+pub(crate) const OWNER_SPACE: u32 = u32::MAX - 1;
+
+/// What a metadata page holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Inner = 1,
+    Leaf = 2,
+    Catalog = 3,
+    Space = 4,
+}
+
+/// A node of one of the trees: whose, how high, and which one at that height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeId {
+    pub(crate) owner: u32,
+    pub(crate) level: u8,
+    pub(crate) index: u64,
+}
+
+impl NodeId {
+    pub(crate) fn kind(self) -> Kind {
+        match (self.level, self.owner) {
+            (0, OWNER_CATALOG) => Kind::Catalog,
+            (0, OWNER_SPACE) => Kind::Space,
+            (0, _) => Kind::Leaf,
+            _ => Kind::Inner,
+        }
+    }
+
+    pub(crate) fn parent(self) -> NodeId {
+        NodeId { level: self.level + 1, index: self.index / INNER_CHILDREN as u64, ..self }
+    }
+
+    /// Which child of its parent this is.
+    pub(crate) fn child_slot(self) -> usize {
+        usize::try_from(self.index % INNER_CHILDREN as u64).expect("below 252")
+    }
+
+    pub(crate) fn child(self, slot: usize) -> NodeId {
+        assert!(self.level > 0);
+        NodeId {
+            level: self.level - 1,
+            index: self.index * INNER_CHILDREN as u64 + slot as u64,
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.owner {
+            OWNER_CATALOG => write!(f, "catalog")?,
+            OWNER_SPACE => write!(f, "space map")?,
+            volume => write!(f, "volume {volume}")?,
+        }
+        write!(f, " level {} index {}", self.level, self.index)
+    }
+}
+
+/// 4 KiB of metadata in memory.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Page(pub(crate) [u8; PAGE_BYTES]);
+
+/// Why a page that was read is not the page that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFault {
+    /// The device failed the read.
+    Unreadable,
+    /// It does not start with the magic of a metadata page.
+    Magic,
+    /// Its contents do not match its own checksum.
+    Checksum,
+    /// Its checksum is right but not the one that its parent expects: an older version.
+    Stale,
+    /// It is a page of another store, place or tree.
+    Identity,
+    /// It holds values that cannot be, such as an extent outside the device.
+    Contents,
+}
+
+impl fmt::Display for PageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PageFault::Unreadable => "the device failed the read",
+            PageFault::Magic => "not a metadata page",
+            PageFault::Checksum => "checksum mismatch",
+            PageFault::Stale => "an older version of the page",
+            PageFault::Identity => "a page of another place",
+            PageFault::Contents => "impossible contents",
+        })
+    }
+}
+
+impl Page {
+    pub(crate) fn zeroed() -> Page {
+        Page([0; PAGE_BYTES])
+    }
+
+    pub(crate) fn header(&self) -> &PageHeader {
+        PageHeader::ref_from_prefix(&self.0).expect("a page is larger than its header").0
+    }
+
+    pub(crate) fn leaf(&self) -> &LeafPage {
+        LeafPage::ref_from_bytes(&self.0).expect("a leaf fills a page")
+    }
+
+    pub(crate) fn leaf_mut(&mut self) -> &mut LeafPage {
+        LeafPage::mut_from_bytes(&mut self.0).expect("a leaf fills a page")
+    }
+
+    pub(crate) fn inner(&self) -> &InnerPage {
+        InnerPage::ref_from_bytes(&self.0).expect("an inner page fills a page")
+    }
+
+    pub(crate) fn inner_mut(&mut self) -> &mut InnerPage {
+        InnerPage::mut_from_bytes(&mut self.0).expect("an inner page fills a page")
+    }
+
+    pub(crate) fn catalog(&self) -> &CatalogPage {
+        CatalogPage::ref_from_bytes(&self.0).expect("a catalog page fills a page")
+    }
+
+    pub(crate) fn catalog_mut(&mut self) -> &mut CatalogPage {
+        CatalogPage::mut_from_bytes(&mut self.0).expect("a catalog page fills a page")
+    }
+
+    pub(crate) fn bits(&self) -> &BitsPage {
+        BitsPage::ref_from_bytes(&self.0).expect("a space map page fills a page")
+    }
+
+    pub(crate) fn bits_mut(&mut self) -> &mut BitsPage {
+        BitsPage::mut_from_bytes(&mut self.0).expect("a space map page fills a page")
+    }
+
+    /// Writes the header for page number `page` and the checksum; returns the pointer to it.
+    pub(crate) fn seal(
+        &mut self,
+        node: NodeId,
+        page: u64,
+        generation: u64,
+        uuid: &[u8; 16],
+        birth: u32,
+    ) -> PagePtr {
+        let header = PageHeader {
+            magic: PAGE_MAGIC,
+            crc: U32::new(0),
+            kind: node.kind() as u8,
+            level: node.level,
+            reserved0: U16::new(0),
+            owner: U32::new(node.owner),
+            index: U64::new(node.index),
+            generation: U64::new(generation),
+            page: U64::new(page),
+            uuid: *uuid,
+            birth: U32::new(birth),
+            reserved1: U32::new(0),
+        };
+        self.0[..size_of::<PageHeader>()].copy_from_slice(header.as_bytes());
+        let crc = crc32c(&self.0[CRC_START..]);
+        self.0[4..8].copy_from_slice(&crc.to_le_bytes());
+        PagePtr { page: U64::new(page), crc: U32::new(crc), birth: U32::new(birth) }
+    }
+
+    /// Checks that this is the page that `ptr` points to, as `node` of store `uuid`.
+    pub(crate) fn verify(
+        &self,
+        node: NodeId,
+        ptr: &PagePtr,
+        uuid: &[u8; 16],
+    ) -> Result<(), PageFault> {
+        let header = self.header();
+        if header.magic != PAGE_MAGIC {
+            return Err(PageFault::Magic);
+        }
+        if header.crc.get() != crc32c(&self.0[CRC_START..]) {
+            return Err(PageFault::Checksum);
+        }
+        let same = header.uuid == *uuid
+            && header.page == ptr.page
+            && header.kind == node.kind() as u8
+            && header.level == node.level
+            && header.owner.get() == node.owner
+            && header.index.get() == node.index;
+        if !same {
+            return Err(PageFault::Identity);
+        }
+        if header.crc != ptr.crc || header.birth != ptr.birth {
+            return Err(PageFault::Stale);
+        }
+        Ok(())
+    }
+}

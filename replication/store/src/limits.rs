@@ -1,0 +1,65 @@
+//! The named limits of a store, and what happens at each.
+
+/// Bytes in a metadata page and in a block that has a checksum of its own.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bytes in an extent, the unit of thin allocation.
+pub const EXTENT_BYTES: u64 = 64 << 10;
+
+/// Blocks (and metadata pages) in an extent.
+pub const EXTENT_BLOCKS: usize = 16;
+
+/// Largest device, in extents: 256 TiB. Extent numbers fit 32 bits in memory.
+///
+/// [`crate::Format`] refuses larger devices with [`crate::FormatError::TooLarge`].
+pub const DEVICE_EXTENTS_MAX: u64 = 1 << 32;
+
+/// Fewest extents that a new store must have left for data and metadata: 4 MiB.
+///
+/// [`crate::Format`] refuses smaller devices with [`crate::FormatError::TooSmall`].
+pub const POOL_EXTENTS_MIN: u64 = 64;
+
+/// Smallest log region that can be asked for, in bytes. Smaller is [`crate::FormatError::LogSize`].
+pub const LOG_BYTES_MIN: u64 = 1 << 20;
+
+/// Smallest log region that is chosen by default, in bytes.
+pub const LOG_BYTES_DEFAULT_MIN: u64 = 16 << 20;
+
+/// Largest log region that is chosen by default, in bytes (an eighth of the device otherwise).
+pub const LOG_BYTES_DEFAULT_MAX: u64 = 1 << 30;
+
+/// Most volumes in a store, deleted ones that are still being reclaimed included.
+///
+/// [`crate::Store::create_volume`] fails with [`crate::VolumeError::TooMany`] beyond it.
+pub const VOLUMES_MAX: usize = 1024;
+
+/// Longest volume name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Largest volume, in bytes: 1 PiB, so that a leaf's index fits 29 bits.
+///
+/// [`crate::Store::create_volume`] fails with [`crate::VolumeError::Size`] beyond it.
+pub const VOLUME_BYTES_MAX: u64 = 1 << 50;
+
+/// Page cache when nothing else is asked for, in frames of 4 KiB: 64 MiB.
+pub const FRAMES_DEFAULT: u32 = 16 << 10;
+
+/// Smallest page cache, in frames: one deepest path being edited and one being loaded, twice.
+///
+/// [`crate::Options`] with fewer are rounded up.
+pub const FRAMES_MIN: u32 = 24;
+
+/// Largest page cache, in frames: 16 GiB. A frame's number is part of a request's tag.
+pub const FRAMES_MAX: u32 = 1 << 22;
+
+/// Most requests that a store has in flight for loading pages; more loads wait their turn.
+pub(crate) const LOADS_MAX: usize = 64;
+
+/// Most requests that a checkpoint has in flight; it goes on as they complete.
+pub(crate) const WRITES_MAX: usize = 16;
+
+/// Most pages that a checkpoint seals in one call of `poll_requests`, so that a turn stays short.
+pub(crate) const SEAL_PAGES_MAX: usize = 64;
+
+/// Deepest tree: 252^4 leaves of 3 MiB hold more than [`VOLUME_BYTES_MAX`].
+pub(crate) const DEPTH_MAX: u8 = 4;
