@@ -1,0 +1,127 @@
+//! The ring: created disabled, restricted to what sockets need, enabled; one kick, one enter.
+//!
+//! # Safety argument
+//!
+//! Submissions carry raw pointers. Whoever pushes one promises (see [`Ring::push`]) that the memory
+//! stays valid and is not touched until the completion with that user data has been seen. The ring
+//! counts what is in flight, so that its owner can prove at drop that nothing is. The completion
+//! queue is sized for everything that can be in flight, so it does not overflow.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use io_uring::register::Restriction;
+use io_uring::{IoUring, opcode, squeue};
+
+/// How the kernel runs the second half of an operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taskrun {
+    /// When the ring is entered (`DEFER_TASKRUN`): ADR 0040 has the numbers.
+    #[default]
+    Deferred,
+    /// At any system call (`COOP_TASKRUN`).
+    Cooperative,
+}
+
+pub(crate) struct Ring {
+    ring: IoUring,
+    in_flight: usize,
+    in_flight_max: usize,
+}
+
+impl Ring {
+    pub(crate) fn new(
+        submissions: usize,
+        in_flight_max: usize,
+        taskrun: Taskrun,
+    ) -> io::Result<Ring> {
+        let entries = u32::try_from(submissions).map_err(io::Error::other)?;
+        let completions = u32::try_from(in_flight_max).map_err(io::Error::other)?;
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_r_disabled().setup_single_issuer().setup_submit_all();
+        builder.setup_clamp().setup_cqsize(completions.max(entries).next_power_of_two());
+        builder.setup_taskrun_flag();
+        match taskrun {
+            Taskrun::Deferred => builder.setup_defer_taskrun(),
+            Taskrun::Cooperative => builder.setup_coop_taskrun(),
+        };
+        let ring = builder.build(entries)?;
+        let allowed = [
+            opcode::Accept::CODE,
+            opcode::Connect::CODE,
+            opcode::Recv::CODE,
+            opcode::Send::CODE,
+            opcode::SendMsg::CODE,
+            opcode::AsyncCancel::CODE,
+        ];
+        let mut restrictions = allowed.map(Restriction::sqe_op);
+        ring.submitter().register_restrictions(&mut restrictions)?;
+        ring.submitter().register_enable_rings()?;
+        Ok(Ring { ring, in_flight: 0, in_flight_max })
+    }
+
+    /// Stages `entry` for the next kick; submits what is staged first when there is no room.
+    ///
+    /// # Safety
+    /// All memory that `entry` points to must stay valid, and unaliased where the kernel writes it,
+    /// until the completion with its user data was returned by [`Ring::pop`].
+    pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) {
+        assert!(self.in_flight < self.in_flight_max, "the completion queue must not overflow");
+        self.in_flight += 1;
+        // SAFETY: the caller's promise.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.enter(0);
+        }
+    }
+
+    /// Submits what is staged, and runs deferred work if there is some: at most one system call.
+    pub(crate) fn kick(&mut self) {
+        let submission = self.ring.submission();
+        if !submission.is_empty() || submission.taskrun() {
+            drop(submission);
+            self.enter(0);
+        }
+    }
+
+    /// The next completion: user data and result.
+    pub(crate) fn pop(&mut self) -> Option<(u64, i32)> {
+        let entry = self.ring.completion().next()?;
+        self.in_flight -= 1;
+        Some((entry.user_data(), entry.result()))
+    }
+
+    /// Runs deferred work if there is some.
+    pub(crate) fn run_deferred(&mut self) {
+        let submission = self.ring.submission();
+        if submission.taskrun() || submission.cq_overflow() {
+            drop(submission);
+            self.enter(0);
+        }
+    }
+
+    /// Waits for a completion.
+    pub(crate) fn wait(&mut self) {
+        self.enter(1);
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn enter(&mut self, want: usize) {
+        match self.ring.submitter().submit_and_wait(want) {
+            Ok(_) => (),
+            // Nothing is lost: what was not taken stays staged and the next kick tries again.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ETIME) => (),
+                _ => panic!("io_uring_enter on a ring of our own: {error}"),
+            },
+        }
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}

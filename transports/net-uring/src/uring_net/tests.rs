@@ -1,0 +1,78 @@
+use super::*;
+use net::conformance::{CONNECTIONS, Fixture};
+
+fn fixture(taskrun: Taskrun, iovecs: usize) -> Fixture {
+    let config =
+        UringNetConfig { connections_max: CONNECTIONS, taskrun, iovecs, ..Default::default() };
+    let side = || Box::new(UringNet::new(&config).unwrap());
+    Fixture::new(side(), side(), "127.0.0.1:0".parse().unwrap())
+}
+
+net::conformance_suite!(deferred, fixture(Taskrun::Deferred, 128));
+net::conformance_suite!(cooperative, fixture(Taskrun::Cooperative, 128));
+// With two pieces a call, every larger batch is continued.
+net::conformance_suite!(short_sends, fixture(Taskrun::Deferred, 2));
+
+#[test]
+fn wait_fd_turns_readable_when_poll_has_something() {
+    for taskrun in [Taskrun::Deferred, Taskrun::Cooperative] {
+        let config = UringNetConfig { connections_max: 4, taskrun, ..Default::default() };
+        let mut server = UringNet::new(&config).unwrap();
+        let listener = server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        server.kick();
+        let wait = |net: &UringNet, timeout_ms| {
+            let fd = net.wait_fd().unwrap();
+            let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry, which outlives the call.
+            unsafe { libc::poll(&raw mut entry, 1, timeout_ms) }
+        };
+        assert_eq!(wait(&server, 0), 0, "nothing has happened");
+        let address = server.local_address(listener).unwrap();
+        let thread = std::thread::scope(|scope| {
+            scope
+                .spawn(move || {
+                    let mut client = UringNet::new(&UringNetConfig::default()).unwrap();
+                    client.connect(address).unwrap();
+                    client.kick();
+                    let mut events = Fifo::new(1);
+                    while events.is_empty() {
+                        client.poll(&mut events);
+                    }
+                    assert!(matches!(events.pop(), Some(Event::Connected { .. })));
+                    client.connections()
+                })
+                .join()
+        });
+        assert_eq!(thread.unwrap(), 1);
+        let mut waited = 0;
+        let mut events = Fifo::new(4);
+        while events.is_empty() {
+            waited = wait(&server, 10_000);
+            server.poll(&mut events);
+        }
+        assert_eq!(waited, 1);
+    }
+}
+
+#[test]
+fn dropped_sockets_leave_no_descriptor_open() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for _ in 0..3 {
+        let mut server = UringNet::new(&UringNetConfig::default()).unwrap();
+        let mut client = UringNet::new(&UringNetConfig::default()).unwrap();
+        let listener = server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        client.connect(server.local_address(listener).unwrap()).unwrap();
+        let mut events = Fifo::new(4);
+        let mut adopted = None;
+        while adopted.is_none() {
+            client.kick();
+            server.kick();
+            server.poll(&mut events);
+            if let Some(Event::Accepted { socket, .. }) = events.pop() {
+                adopted = Some(server.adopt(socket).unwrap());
+            }
+        }
+    }
+    assert_eq!(open(), before);
+}
