@@ -19,7 +19,7 @@
 //! assert_eq!(name.as_str(), "db-01");
 //!
 //! let error = "10GB".parse::<ByteLen>().expect_err("decimal units are refused");
-//! assert!(error.to_string().contains("10GiB"));
+//! assert!(error.hint().contains("10GiB"));
 //! ```
 #![forbid(unsafe_code)]
 

@@ -1,0 +1,253 @@
+//! The options, as clap sees them. Doc comments here are the help text.
+
+use std::path::PathBuf;
+
+use api::{BlockSize, ByteLen, DevicePath, Nqn, RequestId, StoreName, VolumeName};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Operates a Holdfast node: stores, volumes and their exports.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = crate::exit::help(), max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct Global {
+    /// The node: unix:/path/of/socket or http://host:port
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_SERVER",
+        default_value = "unix:/run/holdfast/holdfastd.sock",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) server: String,
+    /// How to print: a table for people, JSON for scripts
+    #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Seconds to wait for an answer
+    #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+    /// Names this request in the node's logs; chosen freely if not given
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) request_id: Option<RequestId>,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The node itself
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Stores: devices that hold volumes
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Volumes: thin, durable ranges of blocks
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Exports: volumes that hosts can reach
+    #[command(subcommand)]
+    Export(ExportCommand),
+    /// Sessions: hosts that are connected
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Prints the completion script of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Writes the manual pages
+    Man {
+        /// The directory to write them to
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Shows who the node is and whether it is ready
+    Info,
+    /// Prints what happened
+    Events {
+        /// Begin with this event; without it, with the oldest that is remembered
+        #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+        from: u64,
+        /// Wait for events to come, until interrupted
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Writes a new, empty store onto a device and opens it
+    ///
+    /// A device that holds anything (a file system, a partition table, another store, or any data
+    /// at its beginning or end) is refused unless --force-overwrite is given.
+    Init {
+        /// The name of the new store
+        name: StoreName,
+        /// The block device or file, as an absolute path on the node
+        #[arg(long, value_name = "PATH")]
+        device: DevicePath,
+        /// Create a file of this size if the device does not exist
+        #[arg(long)]
+        size: Option<ByteLen>,
+        /// Destroy what is on the device
+        #[arg(long)]
+        force_overwrite: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Opens a store that is already on a device, now and at every start
+    Add {
+        /// The name under which this node shall know it
+        name: StoreName,
+        /// The block device or file, as an absolute path on the node
+        #[arg(long, value_name = "PATH")]
+        device: DevicePath,
+    },
+    /// Lists the stores
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Creates a thin volume: it takes space as it is written
+    Create {
+        /// The name of the new volume
+        name: VolumeName,
+        /// The store to put it in; not needed when there is only one
+        #[arg(long)]
+        store: Option<StoreName>,
+        /// Its size, like 10GiB
+        #[arg(long)]
+        size: ByteLen,
+        /// The logical block size that hosts see: 512 or 4096
+        #[arg(long, default_value = "4096", value_name = "BYTES")]
+        block_size: BlockSize,
+    },
+    /// Lists the volumes
+    List,
+    /// Shows one volume
+    Show {
+        /// The volume
+        name: VolumeName,
+    },
+    /// Grows a volume; connected hosts see the new size at once
+    Resize {
+        /// The volume
+        name: VolumeName,
+        /// Its new size, like 20GiB
+        #[arg(long)]
+        size: ByteLen,
+    },
+    /// Deletes a volume and all of its data
+    Delete {
+        /// The volume
+        name: VolumeName,
+        /// Succeed when there is no such volume
+        #[arg(long)]
+        if_exists: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportCommand {
+    /// Exports a volume over NVMe/TCP
+    ///
+    /// Without --host and --allow-any-host nobody can connect until hosts are added.
+    Add {
+        /// The volume
+        volume: VolumeName,
+        /// The name of the subsystem; chosen by the node if not given
+        #[arg(long)]
+        nqn: Option<Nqn>,
+        /// A host that may connect; may be repeated
+        #[arg(long = "host", value_name = "NQN", conflicts_with = "allow_any_host")]
+        hosts: Vec<Nqn>,
+        /// Any host that reaches the node may connect
+        #[arg(long)]
+        allow_any_host: bool,
+    },
+    /// Removes an export: disconnects its hosts, keeps the data
+    Remove {
+        /// The volume
+        volume: VolumeName,
+        /// Succeed when the volume is not exported
+        #[arg(long)]
+        if_exists: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Lists the exports
+    List,
+    /// The hosts that may connect to an export
+    #[command(subcommand)]
+    Hosts(HostsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostsCommand {
+    /// Admits hosts
+    Add {
+        /// The exported volume
+        volume: VolumeName,
+        /// The hosts
+        #[arg(required = true, value_name = "NQN")]
+        hosts: Vec<Nqn>,
+    },
+    /// Takes hosts off the list and ends their sessions
+    Remove {
+        /// The exported volume
+        volume: VolumeName,
+        /// The hosts
+        #[arg(required = true, value_name = "NQN")]
+        hosts: Vec<Nqn>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Lists the hosts
+    List {
+        /// The exported volume
+        volume: VolumeName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// Lists the connected hosts
+    List,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

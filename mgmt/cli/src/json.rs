@@ -1,0 +1,109 @@
+//! The JSON form of everything that is printed.
+//!
+//! Sizes are numbers of bytes, times are milliseconds since 1970. Keys are only ever added.
+
+use api::{
+    ApiError, Event, Export, Health, HostAccess, NodeInfo, RequestId, Session, Store, Volume,
+};
+use serde_json::{Value, json};
+
+use crate::exit::exit_code;
+
+pub(crate) fn node(info: &NodeInfo) -> Value {
+    let complaints = match &info.health {
+        Health::Degraded(complaints) => complaints.as_slice(),
+        _ => &[],
+    };
+    json!({
+        "name": info.name,
+        "uuid": info.uuid.to_string(),
+        "version": info.version,
+        "started_ms": info.started_ms,
+        "health": info.health.as_str(),
+        "complaints": complaints,
+        "reactor_cores": info.reactor_cores,
+        "idle": info.idle,
+        "io_backend": info.io_backend,
+        "nvme_tcp": info.nvme_tcp,
+        "discovery": info.discovery,
+    })
+}
+
+pub(crate) fn event(event: &Event) -> Value {
+    json!({
+        "sequence": event.sequence,
+        "time_ms": event.time_ms,
+        "kind": event.kind.as_str(),
+        "severity": event.severity.as_str(),
+        "subject": event.subject,
+        "message": event.message,
+        "request_id": event.request_id,
+    })
+}
+
+pub(crate) fn store(store: &Store) -> Value {
+    json!({
+        "name": store.name.as_str(),
+        "uuid": store.uuid.to_string(),
+        "device": store.device.as_str(),
+        "state": store.state.as_str(),
+        "reason": store.reason,
+        "capacity_bytes": store.capacity.bytes(),
+        "used_bytes": store.used.bytes(),
+        "volumes": store.volumes,
+        "backend": store.backend,
+    })
+}
+
+pub(crate) fn volume(volume: &Volume) -> Value {
+    json!({
+        "name": volume.name.as_str(),
+        "uuid": volume.uuid.to_string(),
+        "store": volume.store.as_str(),
+        "size_bytes": volume.size.bytes(),
+        "block_size": volume.block_size.bytes(),
+        "used_bytes": volume.used.bytes(),
+        "state": volume.state.as_str(),
+        "reason": volume.reason,
+        "exported": volume.exported,
+    })
+}
+
+pub(crate) fn export(export: &Export) -> Value {
+    json!({
+        "volume": export.volume.as_str(),
+        "nqn": export.nqn.as_str(),
+        "nsid": export.nsid,
+        "uuid": export.uuid.to_string(),
+        "allow_any_host": export.access == HostAccess::Any,
+        "hosts": export.access.hosts().iter().map(api::Nqn::as_str).collect::<Vec<_>>(),
+        "listeners": export.listeners,
+        "online": export.online,
+        "reason": export.reason,
+        "sessions": export.sessions,
+    })
+}
+
+pub(crate) fn session(session: &Session) -> Value {
+    json!({
+        "host": session.host.as_str(),
+        "subsystem": session.subsystem.as_str(),
+        "volume": session.volume.as_ref().map(api::VolumeName::as_str),
+        "controller_id": session.controller_id,
+        "io_queues": session.io_queues,
+        "peer": session.peer,
+        "keep_alive_ms": session.keep_alive_ms,
+    })
+}
+
+pub(crate) fn failure(error: &ApiError, request_id: Option<&RequestId>) -> Value {
+    json!({
+        "error": {
+            "kind": error.kind().as_str(),
+            "message": error.to_string(),
+            "hint": error.hint(),
+            "request_id": request_id.map(RequestId::as_str),
+            "exit_code": exit_code(error.kind()),
+        }
+    })
+}

@@ -1,0 +1,220 @@
+//! Tables and lists for people.
+
+use std::io::{Result, Write};
+
+use api::{Event, Export, Health, HostAccess, NodeInfo, Session, Store, Volume};
+use comfy_table::{CellAlignment, Table};
+
+use crate::time::utc;
+
+/// Prints rows under a heading, or `empty` when there are none.
+fn print<const N: usize>(
+    out: &mut dyn Write,
+    heading: [&str; N],
+    numbers: &[usize],
+    rows: impl IntoIterator<Item = [String; N]>,
+    empty: &str,
+) -> Result<()> {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(heading);
+    let mut any = false;
+    for row in rows {
+        any = true;
+        table.add_row(row);
+    }
+    if !any {
+        return writeln!(out, "{empty}");
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let left = u16::from(index > 0);
+        column.set_padding((left, 1));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.to_string().lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Prints one `key: value` a line, values aligned; empty values are left out.
+fn print_fields(out: &mut dyn Write, fields: &[(&str, String)]) -> Result<()> {
+    let width = fields.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 1;
+    for (key, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        writeln!(out, "{:width$} {value}", format!("{key}:"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn node(out: &mut dyn Write, info: &NodeInfo) -> Result<()> {
+    let cores: Vec<_> = info.reactor_cores.iter().map(ToString::to_string).collect();
+    let mut fields = vec![
+        ("name", info.name.clone()),
+        ("uuid", info.uuid.to_string()),
+        ("version", info.version.clone()),
+        ("started", utc(info.started_ms)),
+        ("health", info.health.as_str().to_owned()),
+    ];
+    if let Health::Degraded(complaints) = &info.health {
+        fields.extend(complaints.iter().map(|complaint| ("complaint", complaint.clone())));
+    }
+    fields.extend([
+        ("cores", cores.join(", ")),
+        ("idle", info.idle.clone()),
+        ("I/O backend", info.io_backend.clone()),
+        ("NVMe/TCP", info.nvme_tcp.join(", ")),
+        ("discovery", info.discovery.join(", ")),
+    ]);
+    print_fields(out, &fields)
+}
+
+pub(crate) fn event(out: &mut dyn Write, event: &Event) -> Result<()> {
+    let Event { sequence, time_ms, kind, severity, subject, message, request_id } = event;
+    write!(out, "{sequence:>4}  {}  {severity:<7}  {kind}", utc(*time_ms))?;
+    if !subject.is_empty() {
+        write!(out, "  {subject}")?;
+    }
+    write!(out, ": {message}")?;
+    if !request_id.is_empty() {
+        write!(out, " (request {request_id})")?;
+    }
+    writeln!(out)
+}
+
+pub(crate) fn stores(out: &mut dyn Write, stores: &[Store]) -> Result<()> {
+    let heading = ["NAME", "STATE", "CAPACITY", "USED", "VOLUMES", "BACKEND", "DEVICE", "REASON"];
+    let rows = stores.iter().map(|store| {
+        [
+            store.name.to_string(),
+            store.state.to_string(),
+            approximate(store.capacity.bytes()),
+            approximate(store.used.bytes()),
+            store.volumes.to_string(),
+            store.backend.clone(),
+            store.device.to_string(),
+            store.reason.clone(),
+        ]
+    });
+    print(out, heading, &[2, 3, 4], rows, "no stores")
+}
+
+pub(crate) fn volumes(out: &mut dyn Write, volumes: &[Volume]) -> Result<()> {
+    let heading = ["NAME", "STORE", "STATE", "SIZE", "USED", "BLOCK", "EXPORTED", "REASON"];
+    let rows = volumes.iter().map(|volume| {
+        [
+            volume.name.to_string(),
+            volume.store.to_string(),
+            volume.state.to_string(),
+            volume.size.to_string(),
+            approximate(volume.used.bytes()),
+            volume.block_size.to_string(),
+            yes_or_no(volume.exported),
+            volume.reason.clone(),
+        ]
+    });
+    print(out, heading, &[3, 4, 5], rows, "no volumes")
+}
+
+pub(crate) fn volume(out: &mut dyn Write, volume: &Volume) -> Result<()> {
+    let fields = [
+        ("name", volume.name.to_string()),
+        ("uuid", volume.uuid.to_string()),
+        ("store", volume.store.to_string()),
+        ("state", volume.state.to_string()),
+        ("reason", volume.reason.clone()),
+        ("size", volume.size.to_string()),
+        ("block size", volume.block_size.to_string()),
+        ("used", approximate(volume.used.bytes())),
+        ("exported", yes_or_no(volume.exported)),
+    ];
+    print_fields(out, &fields)
+}
+
+pub(crate) fn exports(out: &mut dyn Write, exports: &[Export]) -> Result<()> {
+    let heading = ["VOLUME", "ONLINE", "NQN", "NSID", "HOSTS", "SESSIONS", "LISTENERS", "REASON"];
+    let rows = exports.iter().map(|export| {
+        [
+            export.volume.to_string(),
+            yes_or_no(export.online),
+            export.nqn.to_string(),
+            export.nsid.to_string(),
+            hosts_in_short(&export.access),
+            export.sessions.to_string(),
+            export.listeners.join(", "),
+            export.reason.clone(),
+        ]
+    });
+    print(out, heading, &[3, 5], rows, "no exports")
+}
+
+pub(crate) fn hosts(out: &mut dyn Write, export: &Export) -> Result<()> {
+    match &export.access {
+        HostAccess::Any => writeln!(out, "any host may connect"),
+        HostAccess::Listed(hosts) if hosts.is_empty() => writeln!(out, "no host may connect"),
+        HostAccess::Listed(hosts) => hosts.iter().try_for_each(|host| writeln!(out, "{host}")),
+    }
+}
+
+pub(crate) fn sessions(out: &mut dyn Write, sessions: &[Session]) -> Result<()> {
+    let heading = ["VOLUME", "CNTLID", "QUEUES", "PEER", "HOST"];
+    let rows = sessions.iter().map(|session| {
+        let volume = session.volume.as_ref();
+        [
+            volume.map_or_else(|| "(discovery)".to_owned(), ToString::to_string),
+            session.controller_id.to_string(),
+            session.io_queues.to_string(),
+            session.peer.clone(),
+            session.host.to_string(),
+        ]
+    });
+    print(out, heading, &[1, 2], rows, "no sessions")
+}
+
+fn hosts_in_short(access: &HostAccess) -> String {
+    match access {
+        HostAccess::Any => "any".to_owned(),
+        HostAccess::Listed(hosts) if hosts.is_empty() => "none".to_owned(),
+        HostAccess::Listed(hosts) => hosts.len().to_string(),
+    }
+}
+
+fn yes_or_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+/// A length to three or four digits: `1.4TiB`. For exact numbers there is JSON.
+fn approximate(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut whole, mut tenths, mut unit) = (bytes, 0, "B");
+    for name in units {
+        if whole < 1024 {
+            break;
+        }
+        tenths = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit = name;
+    }
+    if tenths == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenths}{unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approximate_lengths_are_short() {
+        let cases = [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536, "1.5KiB"),
+            ((1 << 40) - 1, "1023.9GiB"),
+            (u64::MAX, "15.9EiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(approximate(bytes), text);
+        }
+    }
+}
