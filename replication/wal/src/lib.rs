@@ -19,7 +19,7 @@
 //! **Recovery** ([`Scan`]) walks the groups from the tail that the superblock names. A group counts
 //! when its magic, store, position, CRC, LSN, epoch and *chain value* (the CRC of the group before
 //! it) are right and every payload block matches its CRC. At the first that does not, the rest of
-//! the ring is searched: a later group that says the missing record *was durable* proves an interior
+//! the ring is searched: a later group that says the missing record *was durable* proves interior
 //! corruption, which is an error with its LSN range; otherwise it is a torn tail and is cut there.
 //! The chain value makes the remains of earlier laps and earlier incarnations unreplayable.
 //!
@@ -45,7 +45,8 @@
 //!
 //! let block = [0xab; 4096];
 //! let crcs = [crc32c(&block)];
-//! let lsn = log.append(&Record::Write { volume: 1, block: 9, crcs: &crcs }, &block).expect("empty");
+//! let record = Record::Write { volume: 1, block: 9, crcs: &crcs };
+//! let lsn = log.append(&record, &block).expect("an empty log has room");
 //! let (mut requests, mut completions) = (Fifo::new(8), Fifo::new(8));
 //! let event = loop {
 //!     log.poll_requests(&mut requests);

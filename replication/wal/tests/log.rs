@@ -1,5 +1,11 @@
 //! The log as its users see it: what was appended comes back, what was damaged does not.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a test: a panic is how it fails, and its numbers are small"
+)]
+
 use bdev::{Completion, Data, Fifo, Op, Pool, PoolConfig, Request, Rng, Status};
 use wal::{
     AppendError, BLOCK_BYTES, Config, Event, Lsn, Point, Record, Replay, Scan, ScanError, ScanStep,
