@@ -1,0 +1,3 @@
+# Connects and stays connected for the scripts that follow.
+. ./lib.sh
+find_device || connect

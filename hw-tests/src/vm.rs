@@ -1,0 +1,132 @@
+//! The virtual machine: QEMU without KVM, the host's root as its root, one port to talk through.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::Guest;
+use crate::initramfs;
+use crate::kernel::Kernel;
+use crate::tools;
+use crate::workdir::guarded;
+
+/// Seconds a boot may take; 7 to 10 on a loaded machine of two cores.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Time for a guest to power off before it is killed.
+const OFF_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Never `tsc=reliable` here: under emulation the guest's clock then ran 14 times too fast once,
+/// which breaks NVMe keep-alive.
+const KERNEL_OPTIONS: &str = "console=ttyS0 quiet panic=-1 tsc=unstable clocksource=hpet \
+                              no_timer_check mitigations=off";
+
+/// A booted guest.
+pub(crate) struct Vm {
+    process: Child,
+    console: PathBuf,
+    /// The agent in it.
+    pub(crate) guest: Guest,
+}
+
+impl Vm {
+    /// Boots a kernel. `work` is scratch space; `work/share` is the guest's `/lab`.
+    pub(crate) fn boot(kernel: &Kernel, scripts: &Path, work: &Path) -> Result<Self> {
+        let share = work.join("share");
+        copy_tree(scripts, &share.join("guest"))?;
+        let initrd = work.join("initrd");
+        let busybox = tools::find("busybox").context("busybox is not installed")?;
+        let init = fs::read_to_string(scripts.join("init.sh"))?;
+        fs::write(&initrd, initramfs::build(kernel, &busybox, &init)?)?;
+        let console = work.join("console");
+        let _ = fs::remove_file(share.join("kmsg"));
+
+        let mut process = command(kernel, &initrd, &console, &share)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(work.join("qemu"))?)
+            .spawn()
+            .context("cannot start QEMU")?;
+        let orders = process.stdin.take().context("no pipe to QEMU")?;
+        let answers = process.stdout.take().context("no pipe from QEMU")?;
+        let guest = Guest::new(Box::new(orders), answers, &share)?;
+        let mut vm = Self { process, console, guest };
+        if let Err(error) = vm.guest.wait_ready(BOOT_TIMEOUT) {
+            let qemu = fs::read_to_string(work.join("qemu")).unwrap_or_default();
+            bail!("{error:#}\nQEMU: {qemu}\nconsole: {}", vm.console_tail());
+        }
+        Ok(vm)
+    }
+
+    /// The end of what the kernel wrote to its console: a panic would be here.
+    pub(crate) fn console_tail(&self) -> String {
+        let console = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&console);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + OFF_TIMEOUT;
+        if self.guest.power_off().is_ok() {
+            while Instant::now() < deadline {
+                if matches!(self.process.try_wait(), Ok(Some(_))) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(
+    kernel: &Kernel,
+    initrd: &Path,
+    console: &Path,
+    share: &Path,
+) -> Result<std::process::Command> {
+    let qemu = tools::find("qemu-system-x86_64").context("QEMU is not installed")?;
+    let share_of = |path: &str, tag: &str, more: &str| {
+        format!("local,path={path},mount_tag={tag},security_model=none,multidevs=remap{more}")
+    };
+    let options = format!("{KERNEL_OPTIONS} lab.modules={}", kernel.modules.display());
+    let mut command = guarded(&qemu);
+    command
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+        .args(["-accel", "tcg,thread=multi", "-M", "pc", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", &options])
+        .args(["-serial", &format!("file:{}", console.display())])
+        .args(["-virtfs", &share_of("/", "host", ",readonly=on")])
+        .args(["-virtfs", &share_of(&share.display().to_string(), "lab", "")])
+        .args(["-netdev", "user,id=net"])
+        .args(["-device", "virtio-net-pci,netdev=net,romfile="])
+        .args(["-chardev", "stdio,id=agent,signal=off"])
+        .args(["-device", "virtio-serial-pci"])
+        .args(["-device", "virtserialport,chardev=agent,name=holdfast.lab"]);
+    Ok(command)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
