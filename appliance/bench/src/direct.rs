@@ -1,0 +1,165 @@
+//! A device in this process with no network between: for profiling a device or the engine alone.
+
+use std::time::Duration;
+
+use bdev::{Bdev, NullDisk, Pool, PoolConfig, QueueCx, RamDisk};
+
+use crate::clock::Clock;
+use crate::error::BenchError;
+use crate::job::{Job, JobPlan, Outcome, Timeline, run};
+use crate::meter::{Meter, ThreadId};
+use crate::options::{Device, Options};
+use crate::report::Row;
+use crate::workload::{Rw, Workload};
+
+/// Bytes in a block of the devices that the bench makes.
+pub const BLOCK_SIZE: u32 = 4096;
+
+/// Size of the writes that fill a device before it is measured.
+const FILL_BYTES: u32 = 128 << 10;
+
+/// One workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Which operations.
+    pub rw: Rw,
+    /// Size of each, in bytes.
+    pub bytes: u32,
+    /// Operations in flight.
+    pub depth: u32,
+}
+
+impl Shape {
+    /// The shape that the command line asks for.
+    pub fn of(options: &Options, rw: Rw) -> Shape {
+        Shape { rw, bytes: options.bs, depth: options.iodepth }
+    }
+
+    /// The name of the workload in a table.
+    pub fn name(&self, options: &Options) -> String {
+        let size = crate::size::show_size(u64::from(self.bytes)).replace(" KiB", "k");
+        let mut name = format!("{size} {} qd{}", self.rw, self.depth);
+        if options.numjobs > 1 {
+            name += &format!(" x{}", options.numjobs);
+        }
+        if options.digests {
+            name += " digests";
+        }
+        name
+    }
+
+    /// The plan of job `number` of `of`, each in its own part of a device of `len` blocks.
+    ///
+    /// # Errors
+    /// When the parts are smaller than one operation.
+    pub fn plan(
+        &self,
+        options: &Options,
+        block_size: u32,
+        len: u64,
+        number: u32,
+    ) -> Result<JobPlan, BenchError> {
+        let blocks = self.bytes / block_size;
+        let len = (len.min(options.size / u64::from(block_size))) / u64::from(options.numjobs);
+        if blocks == 0 || !self.bytes.is_multiple_of(block_size) || len < u64::from(blocks) {
+            let what = format!("{} bytes on blocks of {block_size}", self.bytes);
+            return Err(BenchError::Usage(format!("{what}: does not fit")));
+        }
+        let first = u64::from(number) * len;
+        let workload =
+            Workload { rw: self.rw, blocks, read_percent: options.rwmixread, first, len };
+        Ok(JobPlan {
+            workload,
+            depth: self.depth,
+            block_size,
+            seed: options.seed.wrapping_add(u64::from(number)),
+            verify: options.verify,
+        })
+    }
+}
+
+/// A device of `size` bytes in memory.
+///
+/// # Errors
+/// When there is no memory, or the device is not one in memory.
+pub fn memory_device(device: &Device, size: u64) -> Result<Box<dyn Bdev>, BenchError> {
+    let blocks = size / u64::from(BLOCK_SIZE);
+    match device {
+        Device::Ram => RamDisk::new(BLOCK_SIZE, blocks)
+            .map(|disk| Box::new(disk) as Box<dyn Bdev>)
+            .map_err(|source| BenchError::System { what: "a RAM disk".to_owned(), source }),
+        Device::Null => Ok(Box::new(NullDisk::new(BLOCK_SIZE, blocks))),
+        other => Err(BenchError::Usage(format!("--direct does not know {other}"))),
+    }
+}
+
+/// A pool for `jobs` jobs of `depth` buffers of `bytes` each, and for one that fills the device.
+///
+/// # Errors
+/// When the system has no memory for it.
+pub fn pool(jobs: u32, depth: u32, bytes: u32) -> Result<Pool, BenchError> {
+    let mut segments = [64, 64, 64, 64, 2];
+    let class = [4u32, 16, 64, 256, 1024].iter().position(|kib| bytes <= kib << 10);
+    segments[class.unwrap_or(4)] += jobs * depth;
+    Pool::new(&PoolConfig { segments, huge_pages: true }).map_err(BenchError::Pool)
+}
+
+/// Writes every block of the first `len` blocks once, so that reads find data.
+///
+/// # Errors
+/// See [`run`].
+pub fn fill(
+    queue: Box<dyn bdev::Queue>,
+    pool: &Pool,
+    block_size: u32,
+    len: u64,
+) -> Result<Box<dyn bdev::Queue>, BenchError> {
+    let blocks = FILL_BYTES / block_size;
+    let workload = Workload { rw: Rw::Write, blocks, read_percent: 0, first: 0, len };
+    let plan = JobPlan { workload, depth: 8, block_size, seed: 1, verify: false };
+    let mut jobs = [Job::new(queue, pool, &plan)?];
+    let timeline = Timeline {
+        warm: Duration::ZERO,
+        measured: Duration::from_secs(600),
+        counted: Duration::ZERO,
+        ios_max: len / u64::from(blocks),
+    };
+    let clock = Clock::start();
+    run(&mut jobs, &timeline, &mut || clock.now(), &mut ())?;
+    let [job] = jobs;
+    Ok(job.into_queue())
+}
+
+/// The phases that the command line asks for.
+pub fn timeline(options: &Options) -> Timeline {
+    Timeline {
+        warm: options.warm,
+        measured: options.time,
+        counted: Duration::from_millis(150),
+        ios_max: 0,
+    }
+}
+
+/// Runs one workload on a device of this process.
+///
+/// # Errors
+/// A device that cannot be had, or a run that failed.
+pub fn row(options: &Options, shape: Shape) -> Result<(Row, Outcome), BenchError> {
+    let device = memory_device(&options.device, options.size)?;
+    let pool = pool(options.numjobs, shape.depth, shape.bytes)?;
+    let cx = QueueCx::new(&pool).depth(shape.depth);
+    let info = device.info();
+    let (block_size, len) = (info.block_size, info.blocks.0);
+    fill(device.open(&cx)?, &pool, block_size, len)?;
+    let jobs = (0..options.numjobs).map(|number| {
+        let plan = shape.plan(options, block_size, len, number)?;
+        Ok(Job::new(device.open(&cx)?, &pool, &plan)?)
+    });
+    let mut jobs = jobs.collect::<Result<Vec<_>, BenchError>>()?;
+    let mut meter = Meter::new(ThreadId::current());
+    let clock = Clock::start();
+    let outcome = run(&mut jobs, &timeline(options), &mut || clock.now(), &mut meter)?;
+    let device = format!("{} direct", options.device);
+    let row = Row::new(&device, &shape.name(options), u64::from(shape.bytes), &outcome, &meter);
+    Ok((row, outcome))
+}

@@ -1,0 +1,35 @@
+//! Why a bench could not be run.
+
+use thiserror::Error;
+
+use crate::job::RunError;
+use crate::table::TableError;
+
+/// Why a bench could not be run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// Options that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// The system refused: what was tried, and its error.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// There is no memory for buffers.
+    #[error("{0}")]
+    Pool(bdev::PoolError),
+    /// A device could not be opened.
+    #[error("{0}")]
+    Open(#[from] bdev::OpenError),
+    /// The run itself failed.
+    #[error("{0}")]
+    Run(#[from] RunError),
+    /// The document does not take the table.
+    #[error("{0}")]
+    Table(#[from] TableError),
+}

@@ -1,0 +1,130 @@
+//! What a bench run found out, as plain values: rows, facts and where they were measured.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::job::Outcome;
+use crate::meter::Meter;
+
+/// One workload on one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// What is behind the namespace: `ram`, `store`, `null`, or an address.
+    pub device: String,
+    /// What was asked of it, such as `4k randread qd32`.
+    pub workload: String,
+    /// Operations per second.
+    pub iops: u64,
+    /// Throughput in MiB per second.
+    pub mib_per_s: u64,
+    /// Median latency, in nanoseconds.
+    pub p50_ns: u64,
+    /// 99th percentile of the latency, in nanoseconds.
+    pub p99_ns: u64,
+    /// 99.9th percentile of the latency, in nanoseconds.
+    pub p999_ns: u64,
+    /// CPU time of the target's thread per operation, in nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// Instructions of the target's thread per operation.
+    pub instructions: Option<u64>,
+    /// System calls of the target's thread per hundred operations.
+    pub calls_percent: Option<u64>,
+}
+
+impl Row {
+    /// The row of a run in which each operation moved `bytes`.
+    pub fn new(device: &str, workload: &str, bytes: u64, outcome: &Outcome, meter: &Meter) -> Row {
+        let per_io = |total: u64, ios: u64| total.checked_div(ios);
+        let iops = per_second(outcome.ios, outcome.elapsed);
+        let calls = meter.system_calls().map(|calls| calls.saturating_mul(100));
+        Row {
+            device: device.to_owned(),
+            workload: workload.to_owned(),
+            iops,
+            mib_per_s: per_second(outcome.ios.saturating_mul(bytes), outcome.elapsed) >> 20,
+            p50_ns: nanoseconds(outcome.latency.percentile(500)),
+            p99_ns: nanoseconds(outcome.latency.percentile(990)),
+            p999_ns: nanoseconds(outcome.latency.percentile(999)),
+            cpu_ns: meter.cpu().and_then(|cpu| per_io(nanoseconds(cpu), outcome.ios)),
+            instructions: meter.instructions().and_then(|count| per_io(count, outcome.ios)),
+            calls_percent: calls.and_then(|calls| per_io(calls, outcome.counted_ios)),
+        }
+    }
+
+    /// What tells rows of one table apart.
+    pub fn key(&self) -> (&str, &str) {
+        (&self.device, &self.workload)
+    }
+}
+
+/// A single number, such as a recovery time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fact {
+    /// What was measured.
+    pub name: String,
+    /// Its value, in thousandths of the unit.
+    pub value_milli: u64,
+    /// The unit, such as `s` or `bytes/byte`.
+    pub unit: String,
+}
+
+impl Fact {
+    /// A fact with its value in thousandths of `unit`.
+    pub fn new(name: &str, value_milli: u64, unit: &str) -> Fact {
+        Fact { name: name.to_owned(), value_milli, unit: unit.to_owned() }
+    }
+}
+
+/// Where and how the numbers were taken.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Context {
+    /// Processor and number of CPUs.
+    pub machine: String,
+    /// Version of the running kernel.
+    pub kernel: String,
+    /// Day, in UTC.
+    pub date: String,
+    /// Commit of the source, marked when the tree had changes.
+    pub commit: String,
+    /// The command line.
+    pub command: String,
+}
+
+/// Everything that one bench run found out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Where and how.
+    pub context: Context,
+    /// Workloads.
+    pub rows: Vec<Row>,
+    /// Single numbers.
+    pub facts: Vec<Fact>,
+}
+
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `count` in `elapsed`, per second; zero when no time has passed.
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
+    let ns = elapsed.as_nanos();
+    let per_second = (u128::from(count) * 1_000_000_000).checked_div(ns).unwrap_or(0);
+    u64::try_from(per_second).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_divides_by_the_window_it_was_counted_in() {
+        let mut outcome =
+            Outcome { ios: 2000, elapsed: Duration::from_millis(500), ..Outcome::default() };
+        outcome.latency.record(60);
+        let row = Row::new("ram", "4k randread qd1", 4096, &outcome, &Meter::new(None));
+        assert_eq!((row.iops, row.mib_per_s, row.p50_ns), (4000, 15, 60));
+        assert_eq!((row.cpu_ns, row.instructions, row.calls_percent), (None, None, None));
+        assert_eq!(per_second(1, Duration::ZERO), 0);
+    }
+}
