@@ -1,0 +1,233 @@
+//! What can be asked of a shard, and what it answers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bdev::Bdev;
+use nvmf::NamespaceHandle;
+
+use crate::stats::NamespaceCounters;
+
+/// Names a store of this node while the node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId(pub u32);
+
+/// Names a volume of a store, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u32);
+
+/// What to open as a store.
+pub enum StoreSpec {
+    /// Volumes in memory, for demonstrations and benchmarks: lost with the process.
+    Ram {
+        /// Bytes that its volumes may have together.
+        bytes: u64,
+    },
+    /// A device.
+    Device {
+        /// The device; the shard opens its own queue to it.
+        device: Arc<dyn Bdev>,
+        /// Write a new, empty store first; what is on the device is lost.
+        format: Option<Format>,
+    },
+}
+
+impl fmt::Debug for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreSpec::Ram { bytes } => write!(f, "Ram({bytes} bytes)"),
+            StoreSpec::Device { device, format } => {
+                write!(f, "Device({} bytes, {format:?})", device.info().byte_len())
+            }
+        }
+    }
+}
+
+/// How to write a new store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// The identity of the new store; random, chosen by the caller.
+    pub uuid: [u8; 16],
+    /// Bytes of the log; `None` lets the store choose.
+    pub log_bytes: Option<u64>,
+}
+
+/// A volume to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its name, unique in the store: 1 to 64 bytes.
+    pub name: String,
+    /// Its identity; random, chosen by the caller.
+    pub uuid: [u8; 16],
+    /// Its size: a whole number of blocks.
+    pub bytes: u64,
+    /// 512 or 4096.
+    pub block_size: u32,
+}
+
+/// What a shard says of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// Its number in its store.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Bytes in a logical block.
+    pub block_size: u32,
+    /// Bytes of the store that it uses.
+    pub used_bytes: u64,
+}
+
+/// What a shard says of a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// The identity on the device; all zero for a RAM store.
+    pub uuid: [u8; 16],
+    /// Bytes that volumes can use in all.
+    pub capacity_bytes: u64,
+    /// Bytes that volumes use.
+    pub used_bytes: u64,
+    /// Bytes of the log region.
+    pub log_bytes: u64,
+    /// Bytes of the log that are not reusable yet.
+    pub log_used_bytes: u64,
+    /// Checkpoints since it was opened.
+    pub checkpoints: u64,
+    /// Bytes written to the device since it was opened.
+    pub device_written: u64,
+    /// Bytes read from the device since it was opened.
+    pub device_read: u64,
+    /// Blocks whose checksum did not match.
+    pub integrity_errors: u64,
+    /// Why it does not serve writes any more; empty when it does.
+    pub failure: String,
+    /// Its volumes, by id.
+    pub volumes: Vec<VolumeStatus>,
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The shard's mailbox is full: try again.
+    Busy,
+    /// The shard is shutting down or gone.
+    Stopped,
+    /// There is no such store.
+    NoSuchStore,
+    /// There is no such volume.
+    NoSuchVolume,
+    /// There is no such namespace.
+    NoSuchNamespace,
+    /// The store has a volume of this name.
+    NameTaken,
+    /// The store or volume is in use by something attached.
+    InUse,
+    /// A maximum is reached: what, and how many.
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The request makes no sense: why.
+    Invalid(String),
+    /// There is no room in the store.
+    NoSpace,
+    /// The device could not be opened: why.
+    Device(String),
+    /// The store could not be formatted, opened or changed: why.
+    Store(String),
+    /// The address could not be listened on: why.
+    Listen(String),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeError::Busy => f.write_str("too many commands are waiting"),
+            NodeError::Stopped => f.write_str("the node is shutting down"),
+            NodeError::NoSuchStore => f.write_str("there is no such store"),
+            NodeError::NoSuchVolume => f.write_str("there is no such volume"),
+            NodeError::NoSuchNamespace => f.write_str("there is no such namespace"),
+            NodeError::NameTaken => f.write_str("the store has a volume of this name"),
+            NodeError::InUse => f.write_str("it is attached"),
+            NodeError::TooMany { what, max } => write!(f, "more than {max} {what}"),
+            NodeError::NoSpace => f.write_str("there is no room in the store"),
+            NodeError::Invalid(why)
+            | NodeError::Device(why)
+            | NodeError::Store(why)
+            | NodeError::Listen(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}
+
+/// A command to one shard.
+#[derive(Debug)]
+pub(crate) enum Command {
+    OpenStore { store: StoreId, spec: StoreSpec },
+    CloseStore { store: StoreId },
+    StoreStatus { store: StoreId },
+    Store { store: StoreId, task: Task },
+    Attach { handle: NamespaceHandle, source: Source, counters: Arc<NamespaceCounters> },
+    Detach { handle: NamespaceHandle },
+    Listen { address: SocketAddr },
+    Unlisten { address: SocketAddr },
+    Drain,
+    Shutdown,
+}
+
+/// A change of a store; may take many turns.
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    Create(VolumeSpec),
+    Resize { volume: VolumeId, bytes: u64 },
+    Delete { volume: VolumeId },
+}
+
+/// Where a namespace's requests go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// To a volume of this shard.
+    Volume { store: StoreId, volume: VolumeId },
+    /// To the shard that owns the volume.
+    Shard { owner: usize, block_size: u32 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Done,
+    Store(StoreStatus),
+    Volume(VolumeStatus),
+    Listening(SocketAddr),
+}
+
+/// A command on its way to a shard; the same box comes back with the answer.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(crate) command: Command,
+    pub(crate) answer: Option<Result<Answer, NodeError>>,
+    home: Option<mpsc::Sender<Box<Envelope>>>,
+}
+
+impl Envelope {
+    pub(crate) fn new(command: Command, home: mpsc::Sender<Box<Envelope>>) -> Box<Envelope> {
+        Box::new(Envelope { command, answer: None, home: Some(home) })
+    }
+
+    /// Sends the box back. Nobody may be waiting any more: then it ends here.
+    pub(crate) fn reply(mut self: Box<Envelope>, answer: Result<Answer, NodeError>) {
+        self.answer = Some(answer);
+        if let Some(home) = self.home.take() {
+            let _ = home.send(self);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! From a namespace's handle to its device queue, and back from a completion to who waits.
+
+use std::sync::Arc;
+
+use bdev::{Completion, Fifo, Instant, Queue, Request, Status};
+use nvmf::NamespaceHandle;
+
+use crate::flights::{Flights, Origin, Parked};
+use crate::limits::{NAMESPACES_MAX, STAGING_DEPTH};
+use crate::stats::{Kind, NamespaceCounters};
+
+/// The namespaces that this shard can reach.
+pub(crate) struct Namespaces {
+    table: Vec<Option<Box<Namespace>>>,
+    /// Handles of namespaces with requests, each once.
+    active: Fifo<u32>,
+    flights: Flights,
+    in_flight: u32,
+}
+
+struct Namespace {
+    queue: Box<dyn Queue>,
+    block_size: u32,
+    staging: Fifo<Request>,
+    parked: Parked,
+    /// Requests placed and not completed.
+    in_flight: u32,
+    active: bool,
+    /// No new requests: the namespace goes once the last one has completed.
+    closing: bool,
+    counters: Arc<NamespaceCounters>,
+}
+
+impl Namespaces {
+    pub(crate) fn new(flights: Flights) -> Namespaces {
+        let mut table = Vec::with_capacity(NAMESPACES_MAX);
+        table.resize_with(NAMESPACES_MAX, || None);
+        Namespaces { table, active: Fifo::new(NAMESPACES_MAX), flights, in_flight: 0 }
+    }
+
+    /// Adds a namespace. False when the handle is taken or out of range.
+    pub(crate) fn attach(
+        &mut self,
+        handle: NamespaceHandle,
+        queue: Box<dyn Queue>,
+        block_size: u32,
+        counters: Arc<NamespaceCounters>,
+    ) -> bool {
+        let Some(entry) = self.table.get_mut(handle.0 as usize) else { return false };
+        if entry.is_some() {
+            return false;
+        }
+        *entry = Some(Box::new(Namespace {
+            queue,
+            block_size,
+            staging: Fifo::new(STAGING_DEPTH),
+            parked: Parked::new(),
+            in_flight: 0,
+            active: false,
+            closing: false,
+            counters,
+        }));
+        true
+    }
+
+    /// Takes no new requests for `handle`. True once it is gone; ask again until then.
+    pub(crate) fn detach(&mut self, handle: NamespaceHandle) -> bool {
+        let Some(entry) = self.table.get_mut(handle.0 as usize) else { return true };
+        let Some(namespace) = entry else { return true };
+        namespace.closing = true;
+        if namespace.in_flight == 0 && !namespace.active {
+            *entry = None;
+            return true;
+        }
+        false
+    }
+
+    /// Requests that were placed and have not completed.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The tag of a request from another shard.
+    pub(crate) fn link_tag(&self, link: usize, slot: u32) -> bdev::Tag {
+        self.flights.link_tag(link, slot)
+    }
+
+    pub(crate) fn origin(&self, tag: bdev::Tag) -> Origin {
+        self.flights.origin(tag)
+    }
+
+    /// Takes a request, or answers at once for a namespace that is not there.
+    pub(crate) fn place(
+        &mut self,
+        handle: NamespaceHandle,
+        request: Request,
+        now: Instant,
+    ) -> Result<(), Completion> {
+        let entry = self.table.get_mut(handle.0 as usize).and_then(Option::as_mut);
+        let Some(namespace) = entry.filter(|namespace| !namespace.closing) else {
+            return Err(request.complete(Status::Gone));
+        };
+        let bytes = request.blocks.saturating_mul(namespace.block_size);
+        self.flights.start(&request, bytes, now);
+        namespace.in_flight += 1;
+        self.in_flight += 1;
+        if !namespace.active {
+            namespace.active = true;
+            self.active.push(handle.0).expect("room for every handle once");
+        }
+        let request = match namespace.parked.is_empty() {
+            true => namespace.staging.push(request).err(),
+            false => Some(request),
+        };
+        if let Some(request) = request {
+            namespace.parked.push(&mut self.flights, request);
+        }
+        Ok(())
+    }
+
+    /// Hands requests to the device queues and kicks them, each once.
+    pub(crate) fn submit(&mut self) {
+        for &handle in self.active.iter() {
+            let entry = self.table[handle as usize].as_mut();
+            let namespace = entry.expect("active namespaces are not removed");
+            loop {
+                namespace.queue.submit(&mut namespace.staging);
+                if namespace.staging.is_full() || namespace.parked.is_empty() {
+                    break;
+                }
+                while !namespace.staging.is_full() {
+                    let Some(request) = namespace.parked.pop(&mut self.flights) else { break };
+                    namespace.staging.push(request).expect("room was checked");
+                }
+            }
+            namespace.queue.kick();
+        }
+    }
+
+    /// Collects completions with their origins while there is room, from every active namespace in
+    /// turn, and lets idle ones rest.
+    pub(crate) fn poll(&mut self, now: Instant, done: &mut Fifo<Completion>) {
+        for _ in 0..self.active.len() {
+            if done.is_full() {
+                return;
+            }
+            let handle = self.active.pop().expect("counted");
+            let entry = self.table[handle as usize].as_mut();
+            let namespace = entry.expect("active namespaces are not removed");
+            let before = done.len();
+            namespace.queue.poll(done);
+            for completion in done.iter().skip(before) {
+                let flight = self.flights.end(completion.tag);
+                namespace.in_flight -= 1;
+                self.in_flight -= 1;
+                let counter = namespace.counters.of(Kind::of(flight.op));
+                counter.operations.add(1);
+                match completion.status.is_ok() {
+                    true => counter.bytes.add(u64::from(flight.bytes)),
+                    false => counter.errors.add(1),
+                }
+                counter.latency.add(now.saturating_since(flight.started));
+            }
+            namespace.active = namespace.in_flight > 0;
+            if namespace.active {
+                self.active.push(handle).expect("it was just taken out");
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Volumes in memory: for demonstrations, benchmarks and tests.
+
+use std::rc::Rc;
+
+use bdev::{Bdev, Instant, Pool, Queue, QueueCx, RamDisk};
+
+use super::Store;
+use crate::command::{Answer, NodeError, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus};
+use crate::limits::{QUEUE_DEPTH, RAM_VOLUMES_MAX};
+
+pub(crate) struct RamStore {
+    bytes: u64,
+    volumes: Vec<Volume>,
+    ids: u32,
+    pool: Rc<Pool>,
+    answer: Option<Result<Answer, NodeError>>,
+}
+
+struct Volume {
+    id: VolumeId,
+    spec: VolumeSpec,
+    disk: RamDisk,
+}
+
+impl RamStore {
+    /// An empty store; its first answer is that it is open.
+    pub(crate) fn new(bytes: u64, pool: Rc<Pool>) -> RamStore {
+        let mut store = RamStore { bytes, volumes: Vec::new(), ids: 0, pool, answer: None };
+        store.answer = Some(Ok(Answer::Store(store.status())));
+        store
+    }
+
+    fn run(&mut self, task: &Task) -> Result<Answer, NodeError> {
+        match task {
+            Task::Create(spec) => self.create(spec).map(Answer::Volume),
+            Task::Resize { volume, bytes } => {
+                let known = self.volumes.iter().find(|known| known.id == *volume);
+                let known = known.ok_or(NodeError::NoSuchVolume)?;
+                match known.spec.bytes == *bytes {
+                    true => Ok(Answer::Volume(known.status())),
+                    false => {
+                        Err(NodeError::Invalid("a volume in memory keeps its size".to_owned()))
+                    }
+                }
+            }
+            Task::Delete { volume } => {
+                let at = self.volumes.iter().position(|known| known.id == *volume);
+                self.volumes.remove(at.ok_or(NodeError::NoSuchVolume)?);
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn create(&mut self, spec: &VolumeSpec) -> Result<VolumeStatus, NodeError> {
+        if self.volumes.iter().any(|volume| volume.spec.name == spec.name) {
+            return Err(NodeError::NameTaken);
+        }
+        if self.volumes.len() == RAM_VOLUMES_MAX {
+            return Err(NodeError::TooMany { what: "volumes in memory", max: RAM_VOLUMES_MAX });
+        }
+        let VolumeSpec { bytes, block_size, .. } = *spec;
+        let whole = matches!(block_size, 512 | 4096) && bytes > 0;
+        if !whole || !bytes.is_multiple_of(u64::from(block_size)) {
+            return Err(NodeError::Invalid("the size is not a whole number of blocks".to_owned()));
+        }
+        if self.used().saturating_add(bytes) > self.bytes {
+            return Err(NodeError::NoSpace);
+        }
+        let disk = RamDisk::new(block_size, bytes / u64::from(block_size))
+            .map_err(|error| NodeError::Device(format!("memory for the volume: {error}")))?;
+        self.ids += 1;
+        let volume = Volume { id: VolumeId(self.ids), spec: spec.clone(), disk };
+        let status = volume.status();
+        self.volumes.push(volume);
+        Ok(status)
+    }
+
+    fn used(&self) -> u64 {
+        self.volumes.iter().map(|volume| volume.spec.bytes).sum()
+    }
+}
+
+impl Volume {
+    fn status(&self) -> VolumeStatus {
+        let VolumeSpec { name, uuid, bytes, block_size } = self.spec.clone();
+        VolumeStatus { id: self.id, name, uuid, bytes, block_size, used_bytes: bytes }
+    }
+}
+
+impl Store for RamStore {
+    fn drive(&mut self, _now: Instant) -> bool {
+        false
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn begin(&mut self, task: &Task) -> Result<(), NodeError> {
+        if self.answer.is_some() {
+            return Err(NodeError::Busy);
+        }
+        self.answer = Some(self.run(task));
+        Ok(())
+    }
+
+    fn poll_task(&mut self) -> Option<Result<Answer, NodeError>> {
+        self.answer.take()
+    }
+
+    fn open(&mut self, volume: VolumeId) -> Result<(Box<dyn Queue>, u32), NodeError> {
+        let volume = self.volumes.iter().find(|known| known.id == volume);
+        let volume = volume.ok_or(NodeError::NoSuchVolume)?;
+        let queue = volume.disk.open(&QueueCx::new(&self.pool).depth(QUEUE_DEPTH));
+        let queue = queue.map_err(|error| NodeError::Device(error.to_string()))?;
+        Ok((queue, volume.spec.block_size))
+    }
+
+    fn status(&self) -> StoreStatus {
+        StoreStatus {
+            capacity_bytes: self.bytes,
+            used_bytes: self.used(),
+            volumes: self.volumes.iter().map(Volume::status).collect(),
+            ..StoreStatus::default()
+        }
+    }
+
+    fn close(&mut self) {}
+
+    fn is_closed(&self) -> bool {
+        true
+    }
+}
