@@ -1,0 +1,47 @@
+# `make help` lists the targets. Everything that needs more than Rust and a C linker installs it by
+# itself (root or sudo), or says what is missing.
+MAKEFLAGS += --no-print-directory
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# make sim SEEDS=n SEED=first
+SEEDS ?= 1000
+SEED ?= 1
+# make run STATE=directory
+STATE ?= $(TARGET)/demo
+# make bench RECORD=1 writes docs/performance.md; BENCH passes options on
+RECORD ?=
+BENCH ?=
+# make lab CASES="io crash"
+CASES ?=
+
+.PHONY: help run test check bench sim lab asan clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start one node with a demo volume
+	cargo build --release --locked -p daemon -p cli
+	$(TARGET)/release/holdfastd demo --state-dir $(STATE)
+
+test: ## all that CI runs: lints, tests, documentation, simulator, virtual machine (< 20 min)
+	hw-tests/setup/test.sh
+
+check: ## formatting, lints, licences, unused dependencies (installs cargo-deny and cargo-machete)
+	hw-tests/setup/check.sh
+
+bench: ## measure the table of docs/performance.md and compare (RECORD=1 writes it)
+	cargo run --release --locked -p bench -- $(if $(RECORD),--record) $(BENCH)
+
+sim: ## run the simulator from SEEDS=n seeds, SEED=first
+	cargo run --profile sim --locked -p sim -- --seed $(SEED) --seeds $(SEEDS)
+
+lab: ## real kernels in a virtual machine against the daemon (CASES="words" selects)
+	hw-tests/setup/install.sh
+	cargo build --locked -p daemon -p cli -p hw-tests
+	$(TARGET)/debug/hw-lab $(CASES)
+
+asan: ## the crates with unsafe code under AddressSanitizer (needs a nightly toolchain)
+	hw-tests/setup/asan.sh
+
+clean: ## remove what was built
+	cargo clean
