@@ -1,4 +1,7 @@
 //! A latency histogram of fixed size: exact below 64 ns, within 1.6 % above.
+//!
+//! The live counters of `node` have buckets of an eighth, shared between threads; percentiles that
+//! are compared with other targets need finer ones, and one thread.
 
 use std::time::Duration;
 

@@ -10,9 +10,10 @@
 //!        reads the meter of the target's thread at both ends of the measured window
 //! ```
 //!
-//! A job drives a [`bdev::Queue`] and does not know what is behind it. The initiator is such a queue:
-//! the same codec as the target's tests, over the same sockets as the target's. With `--direct` the
-//! device's own queue is driven, with no network between, to profile a device or the engine.
+//! A job drives a [`bdev::Queue`] and does not know what is behind it. The initiator is such a
+//! queue: the same codec as the target's tests, over the same sockets as the target's. With
+//! `--direct` the device's own queue is driven, with no network between, to profile a device or the
+//! engine.
 //!
 //! **What it deliberately is not.** Not a load generator for a cluster, and not a judge: no test
 //! fails because a number is low. It prints ratios to the recorded table in `docs/performance.md`;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 
 use crate::limits::{DEPTH_MAX, JOBS_MAX};
@@ -25,10 +26,10 @@ pub struct Options {
     #[arg(long, default_value = "4k", value_parser = parse_bs)]
     pub bs: u32,
     /// Operations in flight per job.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
+    #[arg(long, default_value_t = 32, value_parser = at_most(DEPTH_MAX))]
     pub iodepth: u32,
     /// Jobs: each has a queue pair (a connection) of its own. One thread polls them all.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(JOBS_MAX)))]
+    #[arg(long, default_value_t = 1, value_parser = at_most(JOBS_MAX))]
     pub numjobs: u32,
     /// How long a row is measured.
     #[arg(long, default_value = "2s", value_parser = parse_time)]
@@ -142,6 +143,11 @@ impl FromStr for Device {
         }
         Ok(Device::Remote { address, nqn: nqn.to_owned() })
     }
+}
+
+/// A number from one to `max`.
+fn at_most(max: u32) -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=u64::from(max))
 }
 
 fn parse_bs(text: &str) -> Result<u32, String> {

@@ -128,8 +128,8 @@ impl Verifier {
         self.generation
     }
 
-    /// A write of reserved blocks has ended: `generation` when it succeeded, and nothing is known of
-    /// the blocks when it did not.
+    /// A write of reserved blocks has ended: `generation` when it succeeded; otherwise nothing is
+    /// known of the blocks any more.
     pub fn end_write(&mut self, lba: u64, blocks: u32, generation: Option<u64>) {
         let range = self.range(lba, blocks);
         self.acknowledged[range.clone()].fill(generation.unwrap_or(0));
