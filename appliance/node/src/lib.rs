@@ -2,8 +2,8 @@
 
 //! The shard: owns the machines of one core and routes between them.
 //!
-//! A [`Shard`] is one struct with one method, [`Shard::turn`], that a pinned reactor calls in
-//! production and a seeded loop calls in simulation. It owns the core's sockets (`dyn net::Net`),
+//! A [`Shard`] is one struct with one method, `turn` (it is a [`reactor::Machine`]), that a pinned
+//! reactor calls in production and a seeded loop calls in simulation. It owns the core's sockets (`dyn net::Net`),
 //! protocol machines (`nvmf::Connection`), stores and their volumes' queues (`dyn bdev::Queue`),
 //! and moves bytes, requests and completions between them in one fixed order:
 //!
@@ -39,6 +39,7 @@
 //! use bdev::{Instant, Pool, PoolConfig};
 //! use net::{PipeConfig, PipeNet, Pipes};
 //! use node::{NodeConfig, StoreSpec, VolumeSpec, node};
+//! use reactor::Machine;
 //!
 //! let target = nvmf::Target::new(nvmf::Config::default()).expect("an empty target");
 //! let (handle, seeds) = node(NodeConfig { connections_max: 4, ..NodeConfig::new(target, 1) });
@@ -86,6 +87,6 @@ pub use limits::{
     MAILBOX_DEPTH, NAMESPACES_MAX, QUEUE_DEPTH, RAM_VOLUMES_MAX, SHARDS_MAX, STORES_MAX,
 };
 pub use seed::{NodeConfig, ShardSeed, node};
-pub use shard::{Progress, Shard};
+pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};
 pub use ticket::Ticket;

@@ -1,5 +1,6 @@
 //! From a namespace's handle to its device queue, and back from a completion to who waits.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bdev::{Completion, Fifo, Instant, Queue, Request, Status};
@@ -78,6 +79,22 @@ impl Namespaces {
     /// Requests that were placed and have not completed.
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Whether something is in flight at a device that cannot wake a sleeper.
+    pub(crate) fn must_poll(&self) -> bool {
+        self.active.iter().any(|&handle| {
+            let namespace = self.table[handle as usize].as_ref();
+            namespace.is_some_and(|namespace| namespace.queue.wait_fd().is_none())
+        })
+    }
+
+    /// What to sleep on for those that can.
+    pub(crate) fn wait_fds(&self, fds: &mut Vec<RawFd>) {
+        for &handle in self.active.iter() {
+            let namespace = self.table[handle as usize].as_ref();
+            fds.extend(namespace.and_then(|namespace| namespace.queue.wait_fd()));
+        }
     }
 
     /// The tag of a request from another shard.

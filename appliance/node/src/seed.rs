@@ -29,8 +29,8 @@ pub struct NodeConfig {
     pub target: Arc<Target>,
     /// Most connections of one shard: all their memory is allocated at start-up.
     pub connections_max: usize,
-    /// For each shard, what wakes it when it may be sleeping. Called often: it must be cheap when
-    /// the shard is awake.
+    /// For each shard, what wakes it when it may be sleeping: usually
+    /// [`reactor::Doorbell::ring`]. Called often.
     pub wakes: Vec<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -144,6 +144,7 @@ impl ShardSeed {
             sweep_at: Instant::ZERO,
             draining: None,
             stopping: false,
+            worked: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The shard: one core's machines and the turn that moves them.
 
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use bdev::ring::{Consumer, Producer};
 use bdev::{Completion, Fifo, Instant, Pool};
 use net::{Event, ListenerId, Net, Socket};
 use nvmf::Addresses;
+use reactor::{Machine, Progress};
 
 use crate::command::{Answer, Command, Envelope, NodeError, Source, StoreId};
 use crate::connections::Connections;
@@ -21,19 +23,6 @@ use crate::link::{LinkClient, LinkServer, Wake};
 use crate::namespaces::Namespaces;
 use crate::stats::ShardCounters;
 use crate::stores::Stores;
-
-/// What a turn did, for whoever decides when the next one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Something was done: turn again soon.
-    pub worked: bool,
-    /// Requests are in flight at a device: turn again soon, or when a device wakes the reactor.
-    pub in_flight: bool,
-    /// When the next turn is due although nothing happens.
-    pub next: Option<Instant>,
-    /// The shard was shut down: there is nothing left to turn.
-    pub stopped: bool,
-}
 
 /// An accepted socket on its way to another shard.
 pub(crate) struct Adoption {
@@ -66,6 +55,7 @@ pub struct Shard {
     pub(crate) sweep_at: Instant,
     pub(crate) draining: Option<Instant>,
     pub(crate) stopping: bool,
+    pub(crate) worked: bool,
 }
 
 /// A command that takes several turns.
@@ -79,9 +69,9 @@ pub(crate) struct Listener {
     address: SocketAddr,
 }
 
-impl Shard {
+impl Machine for Shard {
     /// Makes one turn: everything that can be done now, in a fixed order, each step bounded.
-    pub fn turn(&mut self, now: Instant) -> Progress {
+    fn turn(&mut self, now: Instant) -> Progress {
         let mut worked = self.take_commands(now);
         worked |= self.take_adoptions(now);
         worked |= self.take_remote(now);
@@ -101,14 +91,28 @@ impl Shard {
         }
         self.counters.turns.add(1);
         self.counters.turns_busy.add(u64::from(worked));
-        Progress {
-            worked,
-            in_flight: self.namespaces.in_flight() > 0,
-            next: self.next_moment(),
-            stopped: self.stopping && self.pending.is_empty(),
+        self.worked = worked;
+        if self.stopping && self.pending.is_empty() {
+            return Progress::Done;
         }
+        // Commands that are under way, and devices that cannot wake us, are found by polling only.
+        let polling = !self.pending.is_empty() || self.namespaces.must_poll();
+        Progress::from_worked(worked || polling || self.stores.must_poll())
     }
 
+    fn next_timeout(&self) -> Option<Instant> {
+        let sweep = (self.connections.open() > 0).then_some(self.sweep_at);
+        [sweep, self.stores.next_timeout()].into_iter().flatten().min()
+    }
+
+    fn wait_fds(&self, fds: &mut Vec<RawFd>) {
+        fds.extend(self.net.wait_fd());
+        self.namespaces.wait_fds(fds);
+        self.stores.wait_fds(fds);
+    }
+}
+
+impl Shard {
     /// Which shard of its node this is.
     pub fn index(&self) -> usize {
         self.index
@@ -119,9 +123,9 @@ impl Shard {
         &self.pool
     }
 
-    /// The shard's sockets, for a reactor that wants to sleep on them.
-    pub fn net(&self) -> &dyn Net {
-        self.net.as_ref()
+    /// Whether the last turn did anything. Simulations move their clock on when it did not.
+    pub fn worked(&self) -> bool {
+        self.worked
     }
 
     /// Connections that are not completely over.
@@ -132,12 +136,6 @@ impl Shard {
     /// Requests that volumes have not answered.
     pub fn in_flight(&self) -> u32 {
         self.namespaces.in_flight()
-    }
-
-    fn next_moment(&self) -> Option<Instant> {
-        let quiet = self.connections.open() == 0 && self.pending.is_empty();
-        let sweep = (!quiet).then_some(self.sweep_at);
-        [sweep, self.stores.next_timeout()].into_iter().flatten().min()
     }
 
     fn take_adoptions(&mut self, now: Instant) -> bool {

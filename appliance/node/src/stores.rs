@@ -2,6 +2,7 @@
 
 mod ram;
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use bdev::{Instant, Pool, Queue};
@@ -15,6 +16,12 @@ use ram::RamStore;
 pub(crate) trait Store {
     /// Moves everything on. True when anything happened.
     fn drive(&mut self, now: Instant) -> bool;
+
+    /// Whether requests are in flight at a device that cannot wake a sleeper.
+    fn must_poll(&self) -> bool;
+
+    /// What to sleep on otherwise.
+    fn wait_fd(&self) -> Option<RawFd>;
 
     /// When [`Store::drive`] wants to be called although nothing has happened.
     fn next_timeout(&self) -> Option<Instant>;
@@ -63,6 +70,14 @@ impl Stores {
             found |= entry.store.drive(now);
         }
         found
+    }
+
+    pub(crate) fn must_poll(&self) -> bool {
+        self.table.iter().flatten().any(|entry| entry.store.must_poll())
+    }
+
+    pub(crate) fn wait_fds(&self, fds: &mut Vec<RawFd>) {
+        fds.extend(self.table.iter().flatten().filter_map(|entry| entry.store.wait_fd()));
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {

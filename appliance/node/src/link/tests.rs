@@ -7,6 +7,7 @@ use bdev::{
 };
 use net::{PipeConfig, PipeNet, Pipes};
 use nvmf::NamespaceHandle;
+use reactor::Machine;
 
 use super::*;
 use crate::{NodeConfig, Shard, StoreSpec, Ticket, VolumeSpec, node};

@@ -1,5 +1,6 @@
 //! Volumes in memory: for demonstrations, benchmarks and tests.
 
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use bdev::{Bdev, Instant, Pool, Queue, QueueCx, RamDisk};
@@ -90,6 +91,14 @@ impl Volume {
 impl Store for RamStore {
     fn drive(&mut self, _now: Instant) -> bool {
         false
+    }
+
+    fn must_poll(&self) -> bool {
+        false
+    }
+
+    fn wait_fd(&self) -> Option<RawFd> {
+        None
     }
 
     fn next_timeout(&self) -> Option<Instant> {
