@@ -18,11 +18,15 @@ passed=0 failed=0 skipped=0
 export CARGO_PROFILE_DEV_PANIC=unwind CARGO_TERM_COLOR=never
 if [ -n "${CI:-}" ]; then export CARGO_INCREMENTAL=0; fi
 
+# wanted NAME: whether STEPS asks for it.
+wanted() {
+    case " ${STEPS:-$1} " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
 # step NAME COMMAND..: runs it, keeps its output in a log, shows the output when it fails.
 step() {
     local name=$1 start=$SECONDS status=0
     shift
-    case " ${STEPS:-$name} " in *" $name "*) ;; *) return 0 ;; esac
     echo "== $name"
     "$@" >"$logs/$name" 2>&1 || status=$?
     printf '%5d s  %-10s %s\n' $((SECONDS - start)) "$name" \
@@ -33,12 +37,13 @@ step() {
 
 # count NAME: one check without tests of its own.
 count() {
+    wanted "$1" || return 0
     if step "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
 # skip NAME WHY
 skip() {
-    case " ${STEPS:-$1} " in *" $1 "*) ;; *) return 0 ;; esac
+    wanted "$1" || return 0
     skipped=$((skipped + 1))
     echo "== $1: SKIPPED: $2"
     printf '%5s    %-10s skipped: %s\n' - "$1" "$2" >>"$logs/steps"
@@ -122,11 +127,7 @@ lab() {
     [ -z "$sums" ] || count_junit "$target/hw-lab/junit.xml"
 }
 
-wanted() {
-    case " ${STEPS:-$1} " in *" $1 "*) ;; *) return 1 ;; esac
-}
-
-step install hw-tests/setup/install.sh || skip install "packages are missing, see above"
+! wanted install || step install hw-tests/setup/install.sh || skip install "packages are missing, see above"
 count fmt cargo fmt --all --check
 count clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 wanted tests && tests
