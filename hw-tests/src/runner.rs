@@ -89,7 +89,7 @@ fn run_cases(
     report: &mut Report,
 ) -> Result<()> {
     let work = WorkDir::create(&options.work)?;
-    work.remove_on_signal()?;
+    work.remove_whatever_happens()?;
     println!("lab: kernel {}, {} cases", kernel.release, cases.len());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut lab = Lab::new(kernel, &manifest.join("guest"), work.path(), backend);

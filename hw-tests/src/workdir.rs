@@ -40,9 +40,15 @@ impl WorkDir {
         &self.path
     }
 
-    /// From now on SIGINT, SIGTERM and SIGHUP remove the directory and end the process; the kernel
-    /// then ends the guarded children.
-    pub(crate) fn remove_on_signal(&self) -> Result<()> {
+    /// From now on a panic, SIGINT, SIGTERM and SIGHUP remove the directory and end the process; the
+    /// kernel then ends the guarded children.
+    pub(crate) fn remove_whatever_happens(&self) -> Result<()> {
+        let path = self.path.clone();
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = fs::remove_dir_all(&path);
+            report(panic);
+        }));
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let path = self.path.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
