@@ -32,28 +32,39 @@
 //! allocator, 256 KiB for the catalog. A thin volume costs nothing until it is written.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports, reason = "skeleton: the bodies follow")]
 
+mod cache;
+mod catalog;
+mod check;
+mod checkpoint;
 mod create;
 mod drive;
 mod error;
+mod flat;
 pub mod format;
+mod io;
 mod limits;
+mod loads;
+mod meta;
 mod mount;
+mod space;
 mod store;
+mod table;
+mod tree;
 mod types;
 
+pub use check::{CheckOptions, CheckReport, Finding, check};
 pub use create::{Format, FormatOptions, Formatted};
 pub use drive::{Machine, turn};
 pub use error::{FormatError, MountError, VolumeError};
 pub use format::{LeafEntry, VolumeRecord};
 pub use limits::{
-    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, FRAMES_DEFAULT, FRAMES_MAX, FRAMES_MIN,
-    LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN, LOG_BYTES_MIN, NAME_BYTES_MAX, PAGE_BYTES,
-    POOL_EXTENTS_MIN, VOLUME_BYTES_MAX, VOLUMES_MAX,
+    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, FINDINGS_MAX, FRAMES_DEFAULT, FRAMES_MAX,
+    FRAMES_MIN, LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN, LOG_BYTES_MIN, NAME_BYTES_MAX,
+    PAGE_BYTES, POOL_EXTENTS_MIN, VOLUME_BYTES_MAX, VOLUMES_MAX,
 };
 pub use mount::{Mount, Mounted};
-pub use store::{Store, VolumeSpec};
+pub use store::{Store, StoreStats, VolumeSpec};
 pub use types::{
     Damage, Edit, Event, Extent, ExtentState, LogRegion, LogTail, Lookup, Options, TAG_CLASS,
     Unmap, VolumeId,

@@ -63,3 +63,16 @@ pub(crate) const SEAL_PAGES_MAX: usize = 64;
 
 /// Deepest tree: 252^4 leaves of 3 MiB hold more than [`VOLUME_BYTES_MAX`].
 pub(crate) const DEPTH_MAX: u8 = 4;
+
+/// How often a metadata write is tried before the checkpoint fails.
+pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 3;
+
+/// Metadata extents that the table has room for before it must grow (1 MiB; 2 GiB of metadata,
+/// the maps of about 1.5 TiB of data). It doubles beyond that, at the start of a checkpoint.
+pub(crate) const META_EXTENTS_START: usize = 32 << 10;
+
+/// Damaged pages that are reported one by one; more at a time are only counted.
+pub(crate) const EVENTS_MAX: usize = 16;
+
+/// Most findings that [`crate::check`] lists; the rest are counted.
+pub const FINDINGS_MAX: usize = 1000;

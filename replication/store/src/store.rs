@@ -1,13 +1,19 @@
 //! A mounted store: the public interface over map, allocator, catalog and checkpoint.
 
-use std::ops::Range;
-
 use bdev::{Completion, Fifo, Pool, Request};
 
-use crate::format::VolumeRecord;
-use crate::{
-    Edit, Event, Extent, ExtentState, LogRegion, LogTail, Lookup, Unmap, VolumeError, VolumeId,
+use crate::cache::Cache;
+use crate::catalog::{CATALOG_PAGES, Catalog};
+use crate::checkpoint::Checkpoint;
+use crate::flat::FlatTree;
+use crate::format::{OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
+use crate::io::{Geometry, KEY_SUPER, KEY_WRITE, key_of};
+use crate::limits::{
+    DEPTH_MAX, EVENTS_MAX, EXTENT_BLOCKS, FRAMES_MAX, FRAMES_MIN, LOADS_MAX, META_EXTENTS_START,
 };
+use crate::meta::MetaSpace;
+use crate::space::SpaceMap;
+use crate::{Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId};
 
 /// What a new volume is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,158 +30,230 @@ pub struct VolumeSpec<'a> {
     pub block_bytes: u32,
 }
 
-/// A mounted store.
+/// Counters of a store, since the mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Page loads that ended.
+    pub loads: u64,
+    /// Metadata pages that checkpoints wrote, superblocks not counted.
+    pub pages_written: u64,
+    /// Requests that they were written with.
+    pub page_writes: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Damaged pages that loads found.
+    pub damaged: u64,
+    /// Dirty pages now.
+    pub dirty_pages: u32,
+    /// Metadata pages in use now.
+    pub metadata_pages: u64,
+}
+
+/// A mounted store. The crate documentation draws how its parts hang together.
 pub struct Store {
-    log: LogRegion,
+    pub(crate) superblock: Superblock,
+    /// The slot that the next checkpoint writes first.
+    pub(crate) next_slot: u32,
+    pub(crate) geometry: Geometry,
+    pub(crate) cache: Cache,
+    pub(crate) space: SpaceMap,
+    pub(crate) meta: MetaSpace,
+    pub(crate) catalog: Catalog,
+    pub(crate) catalog_tree: FlatTree,
+    pub(crate) space_tree: FlatTree,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) load_queue: Fifo<u32>,
+    pub(crate) loads_in_flight: usize,
+    pub(crate) loads: u64,
+    pub(crate) damaged: u64,
+    pub(crate) checkpoints: u64,
+    pub(crate) reclaim_cursor: u64,
+    pub(crate) events: Fifo<Event>,
 }
 
 impl Store {
+    /// The parts for the store that `superblock` describes, with nothing loaded yet.
+    pub(crate) fn empty(superblock: Superblock, geometry: Geometry, options: &Options) -> Store {
+        let frames = options.frames.clamp(FRAMES_MIN, FRAMES_MAX);
+        let first = u32::try_from(superblock.pool_first.get()).expect("checked by the mount");
+        let space = SpaceMap::new(first, superblock.pool_end.get());
+        let space_tree = FlatTree::new(OWNER_SPACE, space.pages());
+        let catalog_tree = FlatTree::new(OWNER_CATALOG, CATALOG_PAGES);
+        let catalog = Catalog::new(superblock.next_volume.get());
+        let pages_most = frames as usize + space_tree.page_count() + catalog_tree.page_count();
+        let fresh = pages_most.div_ceil(EXTENT_BLOCKS) + 1;
+        Store {
+            superblock,
+            next_slot: 0,
+            geometry,
+            cache: Cache::new(frames),
+            space,
+            meta: MetaSpace::new(META_EXTENTS_START, fresh),
+            catalog,
+            catalog_tree,
+            space_tree,
+            checkpoint: Checkpoint::new(geometry, frames),
+            load_queue: Fifo::new(frames as usize),
+            loads_in_flight: 0,
+            loads: 0,
+            damaged: 0,
+            checkpoints: 0,
+            reclaim_cursor: 0,
+            events: Fifo::new(EVENTS_MAX),
+        }
+    }
+
     /// The store's UUID.
     pub fn uuid(&self) -> [u8; 16] {
-        [0; 16]
+        self.superblock.uuid
     }
 
     /// This mount's epoch: larger than that of every earlier mount, and durable.
     pub fn epoch(&self) -> u64 {
-        0
+        self.superblock.epoch.get()
+    }
+
+    /// Generation of the newest checkpoint.
+    pub fn generation(&self) -> u64 {
+        self.superblock.generation.get()
     }
 
     /// Where the log region is.
     pub fn log_region(&self) -> LogRegion {
-        self.log
+        LogRegion { start: self.superblock.log_start.get(), bytes: self.superblock.log_bytes.get() }
     }
 
     /// The log tail of the newest durable checkpoint.
     pub fn log_tail(&self) -> LogTail {
-        LogTail::START
-    }
-
-    /// Where extent `extent_index` of `volume` is. Never blocks: a page that is not in memory is
-    /// requested, and the answer is [`Lookup::Pending`].
-    pub fn lookup(&mut self, volume: VolumeId, extent_index: u64) -> Lookup {
-        let _ = (volume, extent_index);
-        Lookup::Unmapped
+        self.superblock.tail()
     }
 
     /// Page loads that have ended so far, well or badly.
     pub fn loads(&self) -> u64 {
-        0
+        self.loads
     }
 
-    /// The entry of extent `extent_index` of `volume`, to be changed; the pages on the way are
-    /// made when they are missing and stay in memory until the next checkpoint.
-    pub fn edit(&mut self, volume: VolumeId, extent_index: u64) -> Edit<'_> {
-        let _ = (volume, extent_index);
-        Edit::Busy
-    }
-
-    /// True when so many pages are dirty that edits may soon be [`Edit::Busy`] until a checkpoint.
-    pub fn needs_checkpoint(&self) -> bool {
-        false
-    }
-
-    /// True when a checkpoint would change anything but the log tail.
-    pub fn is_dirty(&self) -> bool {
-        false
-    }
-
-    /// Unmaps extents of `volume` from the front of `range`, a bounded step at a time; `range`
-    /// shrinks as it goes. What was never mapped is skipped without touching it.
-    pub fn unmap(&mut self, volume: VolumeId, range: &mut Range<u64>) -> Unmap {
-        let _ = (volume, range);
-        Unmap::Done
-    }
-
-    /// Takes one step in giving back the space of deleted volumes.
-    pub fn reclaim(&mut self) -> Unmap {
-        Unmap::Done
+    /// Counters.
+    pub fn stats(&self) -> StoreStats {
+        let (pages_written, page_writes) = self.checkpoint.written();
+        StoreStats {
+            loads: self.loads,
+            pages_written,
+            page_writes,
+            checkpoints: self.checkpoints,
+            damaged: self.damaged,
+            dirty_pages: self.cache.dirty(),
+            metadata_pages: self.meta.used(),
+        }
     }
 
     /// A free extent for data, tentatively: [`Store::commit`] or [`Store::abandon`] follows.
-    /// `None` when only the reserve for metadata is left.
+    /// `None` when only the reserve for metadata is left; while a checkpoint runs that may be
+    /// temporary.
     pub fn allocate(&mut self) -> Option<Extent> {
-        None
+        if self.free_extents() == 0 { None } else { self.space.take() }
     }
 
-    /// A run of at least one and at most `most` free extents that follow each other, as its first
-    /// extent and its length. `None` as for [`Store::allocate`].
+    /// A run of at least one and at most `most` (up to 16) free extents that follow each other, as
+    /// its first extent and its length. `None` as for [`Store::allocate`].
     pub fn allocate_run(&mut self, most: u32) -> Option<(Extent, u32)> {
-        let _ = most;
-        None
+        let room = u32::try_from(self.free_extents()).unwrap_or(u32::MAX);
+        if room == 0 {
+            return None;
+        }
+        self.space.take_run(most.min(room))
     }
 
     /// A tentative extent was entered into the map (in an entry that [`Store::edit`] gave).
+    ///
+    /// # Panics
+    /// When it is not tentative, or a checkpoint is running.
     pub fn commit(&mut self, extent: Extent) {
-        let _ = extent;
+        assert!(!self.is_checkpointing(), "the map does not change during a checkpoint");
+        self.space.commit(extent);
     }
 
     /// A tentative extent is not needed; it is free at once.
+    ///
+    /// # Panics
+    /// When it is not tentative.
     pub fn abandon(&mut self, extent: Extent) {
-        let _ = extent;
+        self.space.abandon(extent);
     }
 
     /// A mapped extent was taken out of the map. It is free after the next checkpoint.
+    ///
+    /// # Panics
+    /// When it is not mapped, or a checkpoint is running.
     pub fn release(&mut self, extent: Extent) {
-        let _ = extent;
+        assert!(!self.is_checkpointing(), "the map does not change during a checkpoint");
+        self.space.release(extent);
     }
 
     /// Makes a free extent tentative, because a log record that is replayed says that it holds
     /// data. Returns what it was before: anything but `Free` is left as it is.
     pub fn claim(&mut self, extent: Extent) -> ExtentState {
-        self.extent_state(extent)
+        let state = self.space.state(extent);
+        if state == ExtentState::Free {
+            self.space.hold(extent);
+        }
+        state
     }
 
     /// What an extent is used for.
     pub fn extent_state(&self, extent: Extent) -> ExtentState {
-        let _ = extent;
-        ExtentState::Free
+        self.space.state(extent)
     }
 
     /// The extent with this number, if it lies in the pool.
     pub fn extent(&self, number: u64) -> Option<Extent> {
-        Extent::from_raw(number)
+        Extent::from_raw(number).filter(|_| self.space.contains(number))
     }
 
     /// Extents that [`Store::allocate`] can still give, the reserve for metadata not counted.
+    ///
+    /// The reserve lets a full checkpoint be written and every tentative extent be mapped, each
+    /// with a leaf and an inner page of its own.
     pub fn free_extents(&self) -> u64 {
-        0
+        let pages = self.checkpoint_pages_most(self.dirty_max()) + 2 * self.space.tentative() + 2;
+        let beyond = pages.saturating_sub(self.meta.free());
+        self.space.free().saturating_sub(beyond.div_ceil(EXTENT_BLOCKS as u64))
     }
 
     /// Extents of the pool.
     pub fn total_extents(&self) -> u64 {
-        0
+        self.space.total()
     }
 
     /// Every volume, those being deleted included.
     pub fn volumes(&self) -> impl Iterator<Item = &VolumeRecord> {
-        [].iter()
+        self.catalog.iter()
     }
 
     /// The volume with this id, also while it is being deleted.
     pub fn volume(&self, id: VolumeId) -> Option<&VolumeRecord> {
-        let _ = id;
-        None
+        self.catalog.find(id)
     }
 
     /// The id for the next volume.
     pub fn next_volume_id(&self) -> VolumeId {
-        VolumeId(1)
+        VolumeId(self.catalog.next_id())
     }
 
     /// Enters a volume into the catalog; the next checkpoint makes it durable. Replaying the
-    /// creation of a volume that exists, or existed, changes nothing and is no error.
+    /// creation of a volume that exists, or existed, changes nothing and is no error. Not while a
+    /// checkpoint runs.
     ///
     /// # Errors
     /// See [`VolumeError`].
     pub fn create_volume(&mut self, spec: &VolumeSpec<'_>) -> Result<(), VolumeError> {
-        let _ = spec;
-        Ok(())
+        self.catalog.create(spec)
     }
 
     /// Marks a volume as being deleted: lookups find nothing, and [`Store::reclaim`] gives its
     /// space back. No effect when there is no such volume.
     pub fn delete_volume(&mut self, id: VolumeId) {
-        let _ = id;
+        self.catalog.delete(id);
     }
 
     /// Changes a volume's size. Extents beyond a smaller size must be unmapped by the caller.
@@ -183,34 +261,54 @@ impl Store {
     /// # Errors
     /// [`VolumeError::Unknown`] and [`VolumeError::Size`].
     pub fn resize_volume(&mut self, id: VolumeId, size: u64) -> Result<(), VolumeError> {
-        let _ = (id, size);
-        Ok(())
-    }
-
-    /// Starts to make everything since the last checkpoint durable, with `tail` as the place where
-    /// replay starts from then on. False when a checkpoint is running already, or one failed.
-    pub fn begin_checkpoint(&mut self, tail: LogTail) -> bool {
-        let _ = tail;
-        false
-    }
-
-    /// True between [`Store::begin_checkpoint`] and its event.
-    pub fn is_checkpointing(&self) -> bool {
-        false
+        self.catalog.resize(id, size)
     }
 
     /// Appends the requests that are due, while there is room and the pool has buffers.
     pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
-        let _ = (requests, pool);
+        self.poll_loads(requests, pool);
+        self.poll_checkpoint(requests, pool);
     }
 
     /// Takes the end of one of this store's requests.
+    ///
+    /// # Panics
+    /// When the tag is not of this store's class.
     pub fn on_completion(&mut self, completion: Completion) {
-        drop(completion);
+        let key = key_of(completion.tag);
+        if key >= KEY_SUPER {
+            self.checkpoint.on_super(completion.status);
+        } else if key >= KEY_WRITE {
+            self.checkpoint.on_write(key, completion);
+        } else {
+            self.on_load(key, completion);
+        }
+        self.advance_checkpoint();
     }
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop()
+    }
+
+    /// Most pages that may be dirty at a time: three quarters of the cache, and no more than a
+    /// small store can write to fresh places.
+    pub(crate) fn dirty_max(&self) -> u64 {
+        let cached = u64::from(self.cache.capacity()) * 3 / 4;
+        let pages = self.space.total() * EXTENT_BLOCKS as u64;
+        cached.min((pages / 16).max(2 * u64::from(DEPTH_MAX + 1)))
+    }
+
+    /// Most pages that a checkpoint with `dirty` dirty pages of volumes writes.
+    pub(crate) fn checkpoint_pages_most(&self, dirty: u64) -> u64 {
+        dirty + (self.space_tree.page_count() + self.catalog_tree.page_count()) as u64
+    }
+
+    pub(crate) fn push_event(&mut self, event: Event) {
+        // A full queue of damage reports loses further reports; `stats().damaged` counts all.
+        let _ = self.events.push(event);
     }
 }
+
+const _: () = assert!(LOADS_MAX > 0);
+const _: () = assert!(FRAMES_MAX <= KEY_WRITE);

@@ -3,7 +3,7 @@
 //! All integers are little endian and all structs are byte-aligned views (`zerocopy`), so a page
 //! that was read is looked at in place. Sizes and offsets are asserted at compile time.
 
-mod catalog;
+pub(crate) mod catalog;
 mod page;
 mod superblock;
 
@@ -15,7 +15,7 @@ pub use superblock::{SlotFault, Superblock};
 pub(crate) use page::{
     BITS_PER_PAGE, INNER_CHILDREN, LEAF_ENTRIES, Page, RECORDS_PER_PAGE, WORDS_PER_PAGE,
 };
-pub(crate) use page::{CRC_START, Kind, NodeId, OWNER_CATALOG, OWNER_SPACE, PAGE_MAGIC};
+pub(crate) use page::{Kind, NodeId, OWNER_CATALOG, OWNER_SPACE};
 pub(crate) use superblock::{INCOMPAT_KNOWN, RO_COMPAT_KNOWN, SUPERBLOCK_MAGIC, VERSION};
 
 /// CRC32C (Castagnoli) of `bytes`.

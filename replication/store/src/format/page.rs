@@ -39,6 +39,10 @@ impl PagePtr {
     /// No page.
     pub const NONE: PagePtr = PagePtr { page: U64::new(0), crc: U32::new(0), birth: U32::new(0) };
 
+    /// In memory only: the page is new, dirty in the cache, and has no place yet.
+    pub(crate) const NEW: PagePtr =
+        PagePtr { page: U64::new(u64::MAX), crc: U32::new(0), birth: U32::new(0) };
+
     /// True when there is no page.
     pub fn is_none(&self) -> bool {
         self.page.get() == 0
@@ -107,6 +111,10 @@ impl LeafEntry {
     /// are loaded).
     pub fn extent(&self) -> Option<Extent> {
         Extent::from_raw(self.extent.get())
+    }
+
+    pub(crate) fn extent_number(&self) -> u64 {
+        self.extent.get()
     }
 
     /// Maps `extent`, or unmaps. Unmapping clears the whole entry.
@@ -214,6 +222,14 @@ pub struct BitsPage {
     pub words: [U64; WORDS_PER_PAGE],
 }
 
+impl LeafPage {
+    /// How many entries are mapped.
+    pub(crate) fn mapped(&self) -> u8 {
+        let mapped = self.entries.iter().filter(|entry| entry.extent.get() != 0).count();
+        u8::try_from(mapped).expect("at most 48")
+    }
+}
+
 const _: () = assert!(size_of::<PagePtr>() == 16);
 const _: () = assert!(size_of::<PageHeader>() == 64);
 const _: () = assert!(size_of::<LeafEntry>() == 80);
@@ -298,8 +314,8 @@ impl fmt::Display for NodeId {
 }
 
 /// 4 KiB of metadata in memory.
-#[derive(Clone)]
-#[repr(C, align(64))]
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(transparent)]
 pub(crate) struct Page(pub(crate) [u8; PAGE_BYTES]);
 
 /// Why a page that was read is not the page that was asked for.
@@ -335,6 +351,20 @@ impl fmt::Display for PageFault {
 impl Page {
     pub(crate) fn zeroed() -> Page {
         Page([0; PAGE_BYTES])
+    }
+
+    /// Looks at 4 KiB as a page.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> &Page {
+        Page::ref_from_bytes(bytes).expect("the caller cut 4 KiB")
+    }
+
+    /// Looks at 4 KiB as a page.
+    pub(crate) fn from_bytes_mut(bytes: &mut [u8]) -> &mut Page {
+        Page::mut_from_bytes(bytes).expect("the caller cut 4 KiB")
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.fill(0);
     }
 
     pub(crate) fn header(&self) -> &PageHeader {

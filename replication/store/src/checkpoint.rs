@@ -1,0 +1,322 @@
+//! Checkpoints: the changed pages to fresh places, then the superblock, then reuse.
+//!
+//! ```text
+//!   Idle --begin--> Trees --> Flat --> Super --> Idle (CheckpointDone)
+//!                     |         |        |
+//!                     `---------'--------'--> Failed
+//! ```
+//!
+//! - *Trees*: dirty pages of the volumes, leaves first. Each gets a fresh page, its checksum goes
+//!   into its parent, its old page is freed (for the time after this checkpoint).
+//! - *Flat*: the catalog and the space map. Choosing pages for the space map changes the space map:
+//!   places are chosen for all of it, in a loop that ends because a page gets dirty once, before
+//!   any of it is written.
+//! - *Super*: flush, one copy, flush, the other copy, flush.
+//!
+//! Edits wait meanwhile (they are `Busy`); lookups and tentative allocations do not.
+
+use bdev::{Completion, Fifo, Pool, Request, Status};
+
+use crate::catalog::CATALOG_PAGES;
+use crate::flat::{FlatTree, Mark};
+use crate::format::{NodeId, Page, PagePtr};
+use crate::io::{Geometry, SuperStep, SuperWriter, Writer};
+use crate::limits::SEAL_PAGES_MAX;
+use crate::{Event, LogTail, Store, VolumeId};
+
+/// How far a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Trees,
+    Flat { tree: usize, level: usize, index: usize },
+    Drain,
+    Super,
+    Failed,
+}
+
+/// The checkpoint machine of a store.
+pub(crate) struct Checkpoint {
+    phase: Phase,
+    tail: LogTail,
+    generation: u64,
+    /// The dirty frames, leaves first, and how many are sealed.
+    work: Vec<u32>,
+    sealed: usize,
+    writer: Writer,
+    pair: SuperWriter,
+    scratch: Box<Page>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(geometry: Geometry, frames: u32) -> Checkpoint {
+        Checkpoint {
+            phase: Phase::Idle,
+            tail: LogTail::START,
+            generation: 0,
+            work: Vec::with_capacity(frames as usize),
+            sealed: 0,
+            writer: Writer::new(geometry),
+            pair: SuperWriter::new(geometry),
+            scratch: Box::new(Page::zeroed()),
+        }
+    }
+
+    /// True while a checkpoint runs, and for ever after one failed.
+    pub(crate) fn blocks_edits(&self) -> bool {
+        self.phase != Phase::Idle
+    }
+
+    /// Pages and requests written so far.
+    pub(crate) fn written(&self) -> (u64, u64) {
+        (self.writer.pages, self.writer.requests)
+    }
+
+    pub(crate) fn on_super(&mut self, status: Status) {
+        self.pair.on_completion(status);
+    }
+
+    pub(crate) fn on_write(&mut self, key: u32, completion: Completion) {
+        self.writer.on_completion(key, completion);
+    }
+}
+
+impl Store {
+    /// Starts to make everything since the last checkpoint durable, with `tail` as the place where
+    /// replay starts from then on. False when a checkpoint is running already, or one failed.
+    pub fn begin_checkpoint(&mut self, tail: LogTail) -> bool {
+        if self.checkpoint.blocks_edits() {
+            return false;
+        }
+        let need = self.checkpoint_pages_most(u64::from(self.cache.dirty()));
+        let prepared = self.meta.prepare(need, &mut self.space);
+        assert!(prepared, "edits and allocations leave the pages that a checkpoint needs");
+        let mut work = std::mem::take(&mut self.checkpoint.work);
+        work.clear();
+        self.cache.collect_dirty(&mut work);
+        work.sort_unstable_by_key(|&frame| {
+            let node = self.cache.frame(frame).node;
+            (node.level, node.owner, node.index)
+        });
+        self.checkpoint.work = work;
+        self.checkpoint.sealed = 0;
+        self.checkpoint.tail = tail;
+        self.checkpoint.generation = self.generation() + 1;
+        self.checkpoint.phase = Phase::Trees;
+        true
+    }
+
+    /// True between [`Store::begin_checkpoint`] and its event.
+    pub fn is_checkpointing(&self) -> bool {
+        !matches!(self.checkpoint.phase, Phase::Idle | Phase::Failed)
+    }
+
+    /// True when a checkpoint failed: the map on the device is the last durable one, and nothing
+    /// can be changed until the store is mounted again.
+    pub fn has_failed(&self) -> bool {
+        self.checkpoint.phase == Phase::Failed
+    }
+
+    pub(crate) fn poll_checkpoint(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+        if !self.is_checkpointing() {
+            return;
+        }
+        self.checkpoint.writer.poll_again(requests);
+        for _ in 0..SEAL_PAGES_MAX {
+            let went_on = match self.checkpoint.phase {
+                Phase::Trees => self.seal_tree_page(requests, pool),
+                Phase::Flat { tree, level, index } => {
+                    self.seal_flat_page(tree, level, index, requests, pool)
+                }
+                Phase::Idle | Phase::Drain | Phase::Super | Phase::Failed => false,
+            };
+            if !went_on {
+                break;
+            }
+        }
+        if self.checkpoint.phase == Phase::Drain {
+            self.checkpoint.writer.flush_run(requests);
+        }
+        self.advance_checkpoint();
+        if self.checkpoint.phase == Phase::Super {
+            self.checkpoint.pair.poll_requests(&mut self.superblock, requests, pool);
+        }
+    }
+
+    /// Goes on when what was waited for has happened.
+    pub(crate) fn advance_checkpoint(&mut self) {
+        if !self.is_checkpointing() {
+            return;
+        }
+        if let Some(status) = self.checkpoint.writer.failed() {
+            return self.fail_checkpoint(status);
+        }
+        if self.checkpoint.phase == Phase::Drain && self.checkpoint.writer.is_idle() {
+            self.stage_superblock();
+            self.checkpoint.pair.start(self.next_slot);
+            self.checkpoint.phase = Phase::Super;
+        }
+        if self.checkpoint.phase == Phase::Super {
+            match self.checkpoint.pair.step() {
+                SuperStep::Done => self.finish_checkpoint(),
+                SuperStep::Failed(status) => self.fail_checkpoint(status),
+                _ => {}
+            }
+        }
+    }
+
+    /// Seals and writes the next dirty page of a volume. False when it must wait.
+    fn seal_tree_page(&mut self, requests: &mut Fifo<Request>, pool: &Pool) -> bool {
+        let Some(&frame) = self.checkpoint.work.get(self.checkpoint.sealed) else {
+            self.place_flat_trees();
+            self.checkpoint.phase = Phase::Flat { tree: 0, level: 0, index: 0 };
+            return true;
+        };
+        let next = self.meta.peek();
+        if !self.checkpoint.writer.ready(next, requests, pool) {
+            return false;
+        }
+        let page = self.meta.allocate(&mut self.space);
+        assert_eq!(page, next);
+        let at = *self.cache.frame(frame);
+        let slot = self.catalog.slot(VolumeId(at.node.owner)).expect("volumes outlive their pages");
+        self.count_mapped(slot, frame);
+        let birth = self.catalog.record(slot).birth.get();
+        let uuid = self.superblock.uuid;
+        let generation = self.checkpoint.generation;
+        let ptr = self.cache.page_mut(frame).seal(at.node, page, generation, &uuid, birth);
+        self.checkpoint.writer.push(self.cache.page(frame));
+        if !at.ptr.is_none() {
+            self.meta.free_page(at.ptr.page.get(), &mut self.space);
+        }
+        self.cache.frame_mut(frame).ptr = ptr;
+        self.point_at(slot, at.node, ptr);
+        self.checkpoint.sealed += 1;
+        true
+    }
+
+    /// Enters the new place of a page into its parent, which is dirty too, or into the catalog.
+    fn point_at(&mut self, slot: usize, node: NodeId, ptr: PagePtr) {
+        if node.level == self.catalog.record(slot).depth {
+            self.catalog.change(slot).root = ptr;
+            return;
+        }
+        let parent = self.cache.find(node.parent()).expect("parents of dirty pages are in memory");
+        self.cache.page_mut(parent).inner_mut().children[node.child_slot()] = ptr;
+    }
+
+    /// Chooses new places for every dirty page of the catalog and of the space map.
+    fn place_flat_trees(&mut self) {
+        self.catalog.freeze();
+        for page in 0..CATALOG_PAGES {
+            if self.catalog.take_dirty(page) {
+                self.catalog_tree.touch(page);
+            }
+        }
+        place_dirty(&mut self.catalog_tree, &mut self.meta, &mut self.space);
+        loop {
+            for page in 0..self.space.pages() {
+                if self.space.is_dirty(page) {
+                    self.space.clear_dirty(page);
+                    self.space_tree.touch(page);
+                }
+            }
+            if !place_dirty(&mut self.space_tree, &mut self.meta, &mut self.space) {
+                break;
+            }
+        }
+    }
+
+    /// Seals and writes one page of the catalog (tree 0) or the space map (tree 1), if it is dirty.
+    /// False when it must wait.
+    fn seal_flat_page(
+        &mut self,
+        tree: usize,
+        level: usize,
+        index: usize,
+        requests: &mut Fifo<Request>,
+        pool: &Pool,
+    ) -> bool {
+        let flat = if tree == 0 { &mut self.catalog_tree } else { &mut self.space_tree };
+        let next = (index..flat.len(level)).find(|&i| flat.mark(level, i) == Mark::Placed);
+        if let Some(index) = next {
+            let page = flat.ptr(level, index).page.get();
+            if !self.checkpoint.writer.ready(page, requests, pool) {
+                return false;
+            }
+            let scratch = &mut *self.checkpoint.scratch;
+            scratch.clear();
+            match (tree, level) {
+                (0, 0) => self.catalog.write_page(index, scratch.catalog_mut()),
+                (_, 0) => self.space.write_page(index, &mut scratch.bits_mut().words),
+                _ => flat.fill(level, index, &mut scratch.inner_mut().children),
+            }
+            let node = flat.node(level, index);
+            let generation = self.checkpoint.generation;
+            let ptr = scratch.seal(node, page, generation, &self.superblock.uuid, 0);
+            flat.seal(level, index, ptr);
+            self.checkpoint.writer.push(scratch);
+        }
+        self.checkpoint.phase = if let Some(index) = next {
+            Phase::Flat { tree, level, index: index + 1 }
+        } else if level + 1 < flat.levels() {
+            Phase::Flat { tree, level: level + 1, index: 0 }
+        } else if tree == 0 {
+            Phase::Flat { tree: 1, level: 0, index: 0 }
+        } else {
+            Phase::Drain
+        };
+        true
+    }
+
+    fn stage_superblock(&mut self) {
+        let superblock = &mut self.superblock;
+        superblock.generation.set(self.checkpoint.generation);
+        superblock.catalog = self.catalog_tree.root();
+        superblock.space = self.space_tree.root();
+        superblock.next_volume.set(self.catalog.frozen_next_id());
+        superblock.used_extents.set(self.space.mapped());
+        superblock.set_tail(self.checkpoint.tail);
+    }
+
+    fn finish_checkpoint(&mut self) {
+        self.next_slot ^= 1;
+        for &frame in &self.checkpoint.work {
+            self.cache.clean(frame);
+        }
+        self.meta.settle();
+        self.space.settle();
+        self.meta.unprepare(&mut self.space);
+        self.checkpoints += 1;
+        self.checkpoint.phase = Phase::Idle;
+        self.push_event(Event::CheckpointDone(self.checkpoint.tail));
+    }
+
+    fn fail_checkpoint(&mut self, status: Status) {
+        self.checkpoint.phase = Phase::Failed;
+        self.push_event(Event::CheckpointFailed(status));
+    }
+}
+
+/// Gives every dirty page of a tree its place. True when there was one.
+fn place_dirty(
+    tree: &mut FlatTree,
+    meta: &mut crate::meta::MetaSpace,
+    space: &mut crate::space::SpaceMap,
+) -> bool {
+    let mut placed = false;
+    for level in 0..tree.levels() {
+        for index in 0..tree.len(level) {
+            if tree.mark(level, index) != Mark::Dirty {
+                continue;
+            }
+            let old = tree.ptr(level, index);
+            if !old.is_none() {
+                meta.free_page(old.page.get(), space);
+            }
+            tree.place(level, index, meta.allocate(space));
+            placed = true;
+        }
+    }
+    placed
+}

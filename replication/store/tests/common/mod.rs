@@ -1,0 +1,427 @@
+//! A disk that loses what was not flushed, and a store beside a model of its map.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bdev::{
+    Completion, Data, Fifo, Info, Op, OpSet, Pool, PoolConfig, Queue, Request, Rng, Status,
+};
+use store::{
+    CheckOptions, CheckReport, Edit, Event, Extent, Format, FormatOptions, Formatted, LogTail,
+    Lookup, Machine, Mount, MountError, Mounted, Options, Store, Unmap, VolumeId, VolumeSpec,
+    check, turn,
+};
+
+pub const UUID: [u8; 16] = *b"0123456789abcdef";
+pub const LOG_BYTES: u64 = 1 << 20;
+
+/// A disk in memory with a volatile cache and a moment at which its power fails.
+#[derive(Clone)]
+pub struct Disk(Rc<RefCell<Inner>>);
+
+struct Inner {
+    info: Info,
+    /// What survives a power failure.
+    durable: Vec<u8>,
+    /// What reads see.
+    view: Vec<u8>,
+    unflushed: Vec<(usize, Vec<u8>)>,
+    writes_left: Option<u64>,
+    writes: u64,
+    dead: bool,
+    fail_writes: bool,
+    done: Vec<Completion>,
+}
+
+impl Disk {
+    pub fn new(block_size: u32, bytes: usize) -> Disk {
+        Disk::from_image(block_size, vec![0; bytes])
+    }
+
+    pub fn from_image(block_size: u32, image: Vec<u8>) -> Disk {
+        let mut info = Info::new(block_size, image.len() as u64 / u64::from(block_size));
+        info.volatile_cache = true;
+        info.ops = OpSet::of(&[Op::Read, Op::Write, Op::Flush]);
+        Disk(Rc::new(RefCell::new(Inner {
+            info,
+            view: image.clone(),
+            durable: image,
+            unflushed: Vec::new(),
+            writes_left: None,
+            writes: 0,
+            dead: false,
+            fail_writes: false,
+            done: Vec::new(),
+        })))
+    }
+
+    pub fn info(&self) -> Info {
+        self.0.borrow().info.clone()
+    }
+
+    pub fn block_size(&self) -> u32 {
+        self.0.borrow().info.block_size
+    }
+
+    pub fn kill_after(&self, writes: u64) {
+        self.0.borrow_mut().writes_left = Some(writes);
+    }
+
+    pub fn fail_writes(&self, fail: bool) {
+        self.0.borrow_mut().fail_writes = fail;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.0.borrow().dead
+    }
+
+    pub fn writes(&self) -> u64 {
+        self.0.borrow().writes
+    }
+
+    pub fn view(&self) -> Vec<u8> {
+        self.0.borrow().view.clone()
+    }
+
+    pub fn flip(&self, byte: usize) {
+        let mut inner = self.0.borrow_mut();
+        inner.view[byte] ^= 0x40;
+        inner.durable[byte] ^= 0x40;
+    }
+
+    /// What is left after the power failed: unflushed writes in part, torn at 512 bytes.
+    pub fn crashed(&self, rng: &mut Rng) -> Disk {
+        let inner = self.0.borrow();
+        let mut image = inner.durable.clone();
+        for (at, bytes) in &inner.unflushed {
+            let keep = match rng.below(4) {
+                0 => 0,
+                1 => bytes.len(),
+                _ => usize::try_from(rng.between(0, bytes.len() as u64 / 512)).unwrap() * 512,
+            };
+            // Torn from either end.
+            let (from, to) =
+                if rng.chance(1, 2) { (0, keep) } else { (bytes.len() - keep, bytes.len()) };
+            image[at + from..at + to].copy_from_slice(&bytes[from..to]);
+        }
+        Disk::from_image(inner.info.block_size, image)
+    }
+}
+
+impl Inner {
+    fn run(&mut self, request: &mut Request) -> Status {
+        if let Err(status) = self.info.check(request) {
+            return status;
+        }
+        let block = self.info.block_size as usize;
+        let at = usize::try_from(request.lba.0).unwrap() * block;
+        let len = request.blocks as usize * block;
+        match &mut request.data {
+            Data::Into(buf) => buf.bytes_mut()[..len].copy_from_slice(&self.view[at..at + len]),
+            Data::From(buf) => {
+                if self.fail_writes {
+                    return Status::Io;
+                }
+                self.writes += 1;
+                let bytes = buf.bytes()[..len].to_vec();
+                self.view[at..at + len].copy_from_slice(&bytes);
+                self.unflushed.push((at, bytes));
+                if let Some(left) = &mut self.writes_left {
+                    self.dead = *left == 0;
+                    *left = left.saturating_sub(1);
+                }
+            }
+            Data::None => {
+                for (at, bytes) in self.unflushed.drain(..) {
+                    self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+        }
+        Status::Ok
+    }
+}
+
+impl Queue for Disk {
+    fn submit(&mut self, requests: &mut Fifo<Request>) {
+        let mut inner = self.0.borrow_mut();
+        while let Some(mut request) = requests.pop() {
+            let status = if inner.dead { Status::Gone } else { inner.run(&mut request) };
+            let status = if inner.dead { Status::Gone } else { status };
+            inner.done.push(request.complete(status));
+        }
+    }
+
+    fn kick(&mut self) {}
+
+    fn poll(&mut self, completions: &mut Fifo<Completion>) {
+        let mut inner = self.0.borrow_mut();
+        while !completions.is_full() {
+            let Some(completion) = inner.done.pop() else { return };
+            assert!(completions.push(completion).is_ok());
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        u32::try_from(self.0.borrow().done.len()).unwrap()
+    }
+}
+
+pub fn pool() -> Pool {
+    Pool::new(&PoolConfig::for_bytes(8 << 20)).unwrap()
+}
+
+pub fn options(log_bytes: u64) -> FormatOptions {
+    FormatOptions { uuid: UUID, log_bytes: Some(log_bytes), overwrite: false }
+}
+
+pub fn format(
+    disk: &Disk,
+    pool: &Pool,
+    options: FormatOptions,
+) -> Result<Formatted, store::FormatError> {
+    let mut machine = Format::new(&disk.info(), &options)?;
+    loop {
+        turn(&mut machine as &mut dyn Machine, &mut disk.clone(), pool);
+        if let Some(result) = machine.take_result() {
+            return result;
+        }
+    }
+}
+
+pub fn mount(disk: &Disk, pool: &Pool, frames: u32) -> Result<Mounted, MountError> {
+    let mut machine = Mount::new(&disk.info(), &Options { frames });
+    loop {
+        turn(&mut machine, &mut disk.clone(), pool);
+        if let Some(result) = machine.take_result() {
+            return result;
+        }
+    }
+}
+
+pub fn check_disk(disk: &Disk, pool: &Pool, data: bool) -> CheckReport {
+    check(&mut disk.clone(), &disk.info(), pool, &CheckOptions { data })
+}
+
+/// What one volume should be: its size and what is mapped where.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelVolume {
+    pub size: u64,
+    pub map: BTreeMap<u64, (Extent, u16, [u32; 16])>,
+}
+
+pub type Model = BTreeMap<u32, ModelVolume>;
+
+/// A store, the disk below and the model beside it.
+pub struct Rig {
+    pub disk: Disk,
+    pub pool: Pool,
+    pub store: Store,
+    pub model: Model,
+    /// The model at each checkpoint that was begun, by its tail's LSN.
+    pub checkpoints: BTreeMap<u64, Model>,
+    pub durable_lsn: u64,
+    pub next_lsn: u64,
+    pub frames: u32,
+}
+
+impl Rig {
+    pub fn new(block_size: u32, bytes: usize, frames: u32) -> Rig {
+        let (disk, pool) = (Disk::new(block_size, bytes), pool());
+        format(&disk, &pool, options(LOG_BYTES)).unwrap();
+        Rig::mounted(disk, pool, frames).unwrap()
+    }
+
+    pub fn mounted(disk: Disk, pool: Pool, frames: u32) -> Result<Rig, MountError> {
+        let mounted = mount(&disk, &pool, frames)?;
+        let durable_lsn = mounted.tail.lsn;
+        let checkpoints = [(durable_lsn, Model::new())].into();
+        let store = mounted.store;
+        let next_lsn = durable_lsn + 1;
+        Ok(Rig {
+            disk,
+            pool,
+            store,
+            model: Model::new(),
+            checkpoints,
+            durable_lsn,
+            next_lsn,
+            frames,
+        })
+    }
+
+    /// One turn of store and disk; events are taken note of.
+    pub fn turn(&mut self) {
+        turn(&mut self.store, &mut self.disk.clone(), &self.pool);
+        while let Some(event) = self.store.poll_event() {
+            match event {
+                Event::CheckpointDone(tail) => {
+                    assert!(!self.disk.is_dead(), "nothing is durable without power");
+                    self.durable_lsn = tail.lsn;
+                }
+                Event::CheckpointFailed(_) => assert!(self.disk.is_dead()),
+                other => assert!(self.disk.is_dead(), "{other:?}"),
+            }
+        }
+    }
+
+    pub fn begin(&mut self) {
+        let tail = LogTail { position: 7, lsn: self.next_lsn, chain: 9 };
+        assert!(self.store.begin_checkpoint(tail));
+        self.checkpoints.insert(self.next_lsn, self.model.clone());
+        self.next_lsn += 1;
+    }
+
+    pub fn checkpoint(&mut self) {
+        self.begin();
+        while self.store.is_checkpointing() && !self.disk.is_dead() {
+            self.turn();
+        }
+    }
+
+    pub fn create(&mut self, size: u64) -> VolumeId {
+        let id = self.store.next_volume_id();
+        let mut uuid = UUID;
+        uuid[..4].copy_from_slice(&id.0.to_le_bytes());
+        let name = format!("volume-{id}");
+        let spec = VolumeSpec { id, uuid, name: &name, size, block_bytes: 4096 };
+        self.store.create_volume(&spec).unwrap();
+        self.model.insert(id.0, ModelVolume { size, map: BTreeMap::new() });
+        id
+    }
+
+    /// Writes a block of an extent, mapping it when it was not. False when there is no space.
+    pub fn write(&mut self, volume: VolumeId, index: u64, block: usize, crc: u32) -> bool {
+        loop {
+            if self.disk.is_dead() {
+                return true;
+            }
+            let extent = match self.lookup(volume, index) {
+                Lookup::Entry(entry) => entry.extent().unwrap(),
+                _ => match self.store.allocate() {
+                    Some(extent) => extent,
+                    None => return false,
+                },
+            };
+            let tentative = self.store.extent_state(extent) == store::ExtentState::Tentative;
+            match self.store.edit(volume, index) {
+                Edit::Entry(entry) => {
+                    entry.set_extent(Some(extent));
+                    entry.set_block(block, crc);
+                    if tentative {
+                        self.store.commit(extent);
+                    }
+                    let map = &mut self.model.get_mut(&volume.0).unwrap().map;
+                    let slot = map.entry(index).or_insert((extent, 0, [0; 16]));
+                    slot.1 |= 1 << block;
+                    slot.2[block] = crc;
+                    return true;
+                }
+                Edit::Pending => self.turn(),
+                Edit::Busy => self.checkpoint(),
+                Edit::Damaged(page) => panic!("page {page} is damaged"),
+            }
+            if tentative {
+                self.store.abandon(extent);
+            }
+        }
+    }
+
+    pub fn lookup(&mut self, volume: VolumeId, index: u64) -> Lookup {
+        loop {
+            match self.store.lookup(volume, index) {
+                Lookup::Pending if !self.disk.is_dead() => {
+                    let before = self.store.loads();
+                    self.turn();
+                    assert!(self.store.loads() > before || self.disk.is_dead());
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub fn unmap(&mut self, volume: VolumeId, from: u64, to: u64) {
+        let mut range = from..to;
+        while !self.disk.is_dead() {
+            match self.store.unmap(volume, &mut range) {
+                Unmap::Done => break,
+                Unmap::More => {}
+                Unmap::Pending => self.turn(),
+                Unmap::Busy => {
+                    // What is unmapped so far is part of that checkpoint.
+                    let done = from..range.start;
+                    self.forget(volume, done);
+                    self.checkpoint();
+                }
+                Unmap::Damaged(page) => panic!("page {page} is damaged"),
+            }
+        }
+        if !self.disk.is_dead() {
+            self.forget(volume, from..to);
+        }
+    }
+
+    fn forget(&mut self, volume: VolumeId, range: std::ops::Range<u64>) {
+        let map = &mut self.model.get_mut(&volume.0).unwrap().map;
+        map.retain(|index, _| !range.contains(index));
+    }
+
+    pub fn delete(&mut self, volume: VolumeId) {
+        self.store.delete_volume(volume);
+        self.model.remove(&volume.0);
+    }
+
+    pub fn reclaim(&mut self) {
+        while !self.disk.is_dead() {
+            match self.store.reclaim() {
+                Unmap::Done => break,
+                Unmap::More => {}
+                Unmap::Pending => self.turn(),
+                Unmap::Busy => self.checkpoint(),
+                Unmap::Damaged(page) => panic!("page {page} is damaged"),
+            }
+        }
+    }
+
+    /// Mounts again, without a checkpoint: what came after the last one is lost.
+    pub fn remount(self) -> Result<Rig, MountError> {
+        let Rig { disk, pool, checkpoints, durable_lsn, frames, store, .. } = self;
+        drop(store);
+        let mut rig = Rig::mounted(disk, pool, frames)?;
+        assert_eq!(rig.durable_lsn, durable_lsn);
+        rig.model = checkpoints[&durable_lsn].clone();
+        rig.checkpoints.insert(durable_lsn, rig.model.clone());
+        Ok(rig)
+    }
+
+    /// Compares the whole map with the model.
+    pub fn verify(&mut self) {
+        let model = self.model.clone();
+        let active = self.store.volumes().filter(|v| v.is_active()).map(|v| v.id.get());
+        assert_eq!(active.collect::<Vec<_>>(), sorted_like(&self.store, &model));
+        for (&id, volume) in &model {
+            assert_eq!(self.store.volume(VolumeId(id)).unwrap().size_bytes(), volume.size);
+            for (&index, &(extent, written, crcs)) in &volume.map {
+                let Lookup::Entry(entry) = self.lookup(VolumeId(id), index) else {
+                    panic!("volume {id} extent {index} is lost");
+                };
+                assert_eq!((entry.extent(), entry.written()), (Some(extent), written));
+                for block in (0..16).filter(|block| written >> block & 1 == 1) {
+                    assert_eq!(entry.block_crc(block), Some(crcs[block]));
+                }
+                for gap in [index + 1, index + 48, index + 48 * 252] {
+                    if !volume.map.contains_key(&gap) {
+                        assert_eq!(self.lookup(VolumeId(id), gap), Lookup::Unmapped);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sorted_like(store: &Store, model: &Model) -> Vec<u32> {
+    let active = store.volumes().filter(|v| v.is_active()).map(|v| v.id.get());
+    let found: Vec<u32> = active.filter(|id| model.contains_key(id)).collect();
+    assert_eq!(found.len(), model.len(), "every volume of the model is there");
+    found
+}
