@@ -13,12 +13,12 @@ use store::{
     check, turn,
 };
 
-pub const UUID: [u8; 16] = *b"0123456789abcdef";
-pub const LOG_BYTES: u64 = 1 << 20;
+pub(crate) const UUID: [u8; 16] = *b"0123456789abcdef";
+pub(crate) const LOG_BYTES: u64 = 1 << 20;
 
 /// A disk in memory with a volatile cache and a moment at which its power fails.
 #[derive(Clone)]
-pub struct Disk(Rc<RefCell<Inner>>);
+pub(crate) struct Disk(Rc<RefCell<Inner>>);
 
 struct Inner {
     info: Info,
@@ -35,11 +35,11 @@ struct Inner {
 }
 
 impl Disk {
-    pub fn new(block_size: u32, bytes: usize) -> Disk {
+    pub(crate) fn new(block_size: u32, bytes: usize) -> Disk {
         Disk::from_image(block_size, vec![0; bytes])
     }
 
-    pub fn from_image(block_size: u32, image: Vec<u8>) -> Disk {
+    pub(crate) fn from_image(block_size: u32, image: Vec<u8>) -> Disk {
         let mut info = Info::new(block_size, image.len() as u64 / u64::from(block_size));
         info.volatile_cache = true;
         info.ops = OpSet::of(&[Op::Read, Op::Write, Op::Flush]);
@@ -56,42 +56,42 @@ impl Disk {
         })))
     }
 
-    pub fn info(&self) -> Info {
+    pub(crate) fn info(&self) -> Info {
         self.0.borrow().info.clone()
     }
 
-    pub fn block_size(&self) -> u32 {
+    pub(crate) fn block_size(&self) -> u32 {
         self.0.borrow().info.block_size
     }
 
-    pub fn kill_after(&self, writes: u64) {
+    pub(crate) fn kill_after(&self, writes: u64) {
         self.0.borrow_mut().writes_left = Some(writes);
     }
 
-    pub fn fail_writes(&self, fail: bool) {
+    pub(crate) fn fail_writes(&self, fail: bool) {
         self.0.borrow_mut().fail_writes = fail;
     }
 
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.0.borrow().dead
     }
 
-    pub fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.0.borrow().writes
     }
 
-    pub fn view(&self) -> Vec<u8> {
+    pub(crate) fn view(&self) -> Vec<u8> {
         self.0.borrow().view.clone()
     }
 
-    pub fn flip(&self, byte: usize) {
+    pub(crate) fn flip(&self, byte: usize) {
         let mut inner = self.0.borrow_mut();
         inner.view[byte] ^= 0x40;
         inner.durable[byte] ^= 0x40;
     }
 
     /// What is left after the power failed: unflushed writes in part, torn at 512 bytes.
-    pub fn crashed(&self, rng: &mut Rng) -> Disk {
+    pub(crate) fn crashed(&self, rng: &mut Rng) -> Disk {
         let inner = self.0.borrow();
         let mut image = inner.durable.clone();
         for (at, bytes) in &inner.unflushed {
@@ -167,15 +167,15 @@ impl Queue for Disk {
     }
 }
 
-pub fn pool() -> Pool {
+pub(crate) fn pool() -> Pool {
     Pool::new(&PoolConfig::for_bytes(8 << 20)).unwrap()
 }
 
-pub fn options(log_bytes: u64) -> FormatOptions {
+pub(crate) fn options(log_bytes: u64) -> FormatOptions {
     FormatOptions { uuid: UUID, log_bytes: Some(log_bytes), overwrite: false }
 }
 
-pub fn format(
+pub(crate) fn format(
     disk: &Disk,
     pool: &Pool,
     options: FormatOptions,
@@ -189,7 +189,7 @@ pub fn format(
     }
 }
 
-pub fn mount(disk: &Disk, pool: &Pool, frames: u32) -> Result<Mounted, MountError> {
+pub(crate) fn mount(disk: &Disk, pool: &Pool, frames: u32) -> Result<Mounted, MountError> {
     let mut machine = Mount::new(&disk.info(), &Options { frames });
     loop {
         turn(&mut machine, &mut disk.clone(), pool);
@@ -199,40 +199,40 @@ pub fn mount(disk: &Disk, pool: &Pool, frames: u32) -> Result<Mounted, MountErro
     }
 }
 
-pub fn check_disk(disk: &Disk, pool: &Pool, data: bool) -> CheckReport {
+pub(crate) fn check_disk(disk: &Disk, pool: &Pool, data: bool) -> CheckReport {
     check(&mut disk.clone(), &disk.info(), pool, &CheckOptions { data })
 }
 
 /// What one volume should be: its size and what is mapped where.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ModelVolume {
-    pub size: u64,
-    pub map: BTreeMap<u64, (Extent, u16, [u32; 16])>,
+pub(crate) struct ModelVolume {
+    pub(crate) size: u64,
+    pub(crate) map: BTreeMap<u64, (Extent, u16, [u32; 16])>,
 }
 
-pub type Model = BTreeMap<u32, ModelVolume>;
+pub(crate) type Model = BTreeMap<u32, ModelVolume>;
 
 /// A store, the disk below and the model beside it.
-pub struct Rig {
-    pub disk: Disk,
-    pub pool: Pool,
-    pub store: Store,
-    pub model: Model,
+pub(crate) struct Rig {
+    pub(crate) disk: Disk,
+    pub(crate) pool: Pool,
+    pub(crate) store: Store,
+    pub(crate) model: Model,
     /// The model at each checkpoint that was begun, by its tail's LSN.
-    pub checkpoints: BTreeMap<u64, Model>,
-    pub durable_lsn: u64,
-    pub next_lsn: u64,
-    pub frames: u32,
+    pub(crate) checkpoints: BTreeMap<u64, Model>,
+    pub(crate) durable_lsn: u64,
+    pub(crate) next_lsn: u64,
+    pub(crate) frames: u32,
 }
 
 impl Rig {
-    pub fn new(block_size: u32, bytes: usize, frames: u32) -> Rig {
+    pub(crate) fn new(block_size: u32, bytes: usize, frames: u32) -> Rig {
         let (disk, pool) = (Disk::new(block_size, bytes), pool());
         format(&disk, &pool, options(LOG_BYTES)).unwrap();
         Rig::mounted(disk, pool, frames).unwrap()
     }
 
-    pub fn mounted(disk: Disk, pool: Pool, frames: u32) -> Result<Rig, MountError> {
+    pub(crate) fn mounted(disk: Disk, pool: Pool, frames: u32) -> Result<Rig, MountError> {
         let mounted = mount(&disk, &pool, frames)?;
         let durable_lsn = mounted.tail.lsn;
         let checkpoints = [(durable_lsn, Model::new())].into();
@@ -251,7 +251,7 @@ impl Rig {
     }
 
     /// One turn of store and disk; events are taken note of.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         turn(&mut self.store, &mut self.disk.clone(), &self.pool);
         while let Some(event) = self.store.poll_event() {
             match event {
@@ -265,21 +265,21 @@ impl Rig {
         }
     }
 
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let tail = LogTail { position: 7, lsn: self.next_lsn, chain: 9 };
         assert!(self.store.begin_checkpoint(tail));
         self.checkpoints.insert(self.next_lsn, self.model.clone());
         self.next_lsn += 1;
     }
 
-    pub fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         self.begin();
         while self.store.is_checkpointing() && !self.disk.is_dead() {
             self.turn();
         }
     }
 
-    pub fn create(&mut self, size: u64) -> VolumeId {
+    pub(crate) fn create(&mut self, size: u64) -> VolumeId {
         let id = self.store.next_volume_id();
         let mut uuid = UUID;
         uuid[..4].copy_from_slice(&id.0.to_le_bytes());
@@ -291,7 +291,7 @@ impl Rig {
     }
 
     /// Writes a block of an extent, mapping it when it was not. False when there is no space.
-    pub fn write(&mut self, volume: VolumeId, index: u64, block: usize, crc: u32) -> bool {
+    pub(crate) fn write(&mut self, volume: VolumeId, index: u64, block: usize, crc: u32) -> bool {
         loop {
             if self.disk.is_dead() {
                 return true;
@@ -327,7 +327,7 @@ impl Rig {
         }
     }
 
-    pub fn lookup(&mut self, volume: VolumeId, index: u64) -> Lookup {
+    pub(crate) fn lookup(&mut self, volume: VolumeId, index: u64) -> Lookup {
         loop {
             match self.store.lookup(volume, index) {
                 Lookup::Pending if !self.disk.is_dead() => {
@@ -340,7 +340,7 @@ impl Rig {
         }
     }
 
-    pub fn unmap(&mut self, volume: VolumeId, from: u64, to: u64) {
+    pub(crate) fn unmap(&mut self, volume: VolumeId, from: u64, to: u64) {
         let mut range = from..to;
         while !self.disk.is_dead() {
             match self.store.unmap(volume, &mut range) {
@@ -366,12 +366,12 @@ impl Rig {
         map.retain(|index, _| !range.contains(index));
     }
 
-    pub fn delete(&mut self, volume: VolumeId) {
+    pub(crate) fn delete(&mut self, volume: VolumeId) {
         self.store.delete_volume(volume);
         self.model.remove(&volume.0);
     }
 
-    pub fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         while !self.disk.is_dead() {
             match self.store.reclaim() {
                 Unmap::Done => break,
@@ -384,7 +384,7 @@ impl Rig {
     }
 
     /// Mounts again, without a checkpoint: what came after the last one is lost.
-    pub fn remount(self) -> Result<Rig, MountError> {
+    pub(crate) fn remount(self) -> Result<Rig, MountError> {
         let Rig { disk, pool, checkpoints, durable_lsn, frames, store, .. } = self;
         drop(store);
         let mut rig = Rig::mounted(disk, pool, frames)?;
@@ -395,7 +395,7 @@ impl Rig {
     }
 
     /// Compares the whole map with the model.
-    pub fn verify(&mut self) {
+    pub(crate) fn verify(&mut self) {
         let model = self.model.clone();
         let active = self.store.volumes().filter(|v| v.is_active()).map(|v| v.id.get());
         assert_eq!(active.collect::<Vec<_>>(), sorted_like(&self.store, &model));

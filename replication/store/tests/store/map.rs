@@ -1,9 +1,7 @@
 //! The map against a model: random edits, tiny caches, remounts, power failures.
 
-mod common;
-
+use crate::rig::{Rig, check_disk};
 use bdev::Rng;
-use common::{Rig, check_disk};
 use store::{Lookup, VolumeId};
 
 const DEVICE: usize = (128 << 10) + (1 << 20) + (8 << 20);
@@ -22,8 +20,8 @@ fn index(rng: &mut Rng) -> u64 {
     }
 }
 
-/// A few random operations; stops when the disk dies.
-fn churn(rig: &mut Rig, rng: &mut Rng, steps: u64) {
+/// Random operations with a checkpoint about every `pace` of them; stops when the disk dies.
+fn churn(rig: &mut Rig, rng: &mut Rng, steps: u64, pace: u64) {
     let mut volumes: Vec<u32> = rig.model.keys().copied().collect();
     for _ in 0..steps {
         if rig.disk.is_dead() {
@@ -33,8 +31,10 @@ fn churn(rig: &mut Rig, rng: &mut Rng, steps: u64) {
             volumes.push(rig.create(1 << 40).0);
         }
         let volume = VolumeId(volumes[rng.index(volumes.len()).unwrap()]);
+        if rng.chance(1, pace) {
+            rig.checkpoint();
+        }
         match rng.below(20) {
-            0 => rig.checkpoint(),
             1 => {
                 let from = index(rng);
                 rig.unmap(volume, from, from + rng.below(400));
@@ -75,7 +75,7 @@ fn random_edits_match_a_model_across_remounts() {
         let block_size = [512, 4096][rng.index(2).unwrap()];
         let mut rig = Rig::new(block_size, DEVICE, frames);
         for _ in 0..4 {
-            churn(&mut rig, &mut rng, 120);
+            churn(&mut rig, &mut rng, 120, 20);
             rig.verify();
             if rng.chance(1, 2) {
                 rig.checkpoint();
@@ -106,7 +106,7 @@ fn power_failure_at_every_write_leaves_the_last_durable_map() {
             let mut rng = Rng::new(seed);
             let mut rig = Rig::new(4096, DEVICE, 40);
             rig.disk.kill_after(writes);
-            churn(&mut rig, &mut rng, 60);
+            churn(&mut rig, &mut rng, 60, 4);
             if !rig.disk.is_dead() {
                 assert!(writes > 10, "the workload writes");
                 break;
@@ -122,7 +122,7 @@ fn power_failure_at_every_write_leaves_the_last_durable_map() {
             assert!((durable..=begun).contains(&rig.durable_lsn));
             rig.model = checkpoints[&rig.durable_lsn].clone();
             rig.verify();
-            churn(&mut rig, &mut rng, 10);
+            churn(&mut rig, &mut rng, 10, 5);
             rig.checkpoint();
             let report = check_disk(&rig.disk, &rig.pool, false);
             assert!(report.is_clean(), "{:?}", report.findings);
