@@ -111,17 +111,17 @@ pub enum ConfigError {
         max: usize,
     },
     /// Two subsystems have this NQN, or one has a discovery NQN.
-    DuplicateNqn(Nqn),
+    DuplicateNqn(Box<Nqn>),
     /// Two ports have this identifier.
     DuplicatePort(u16),
     /// Two namespaces of this subsystem have this NSID.
-    DuplicateNsid(Nqn, u32),
+    DuplicateNsid(Box<Nqn>, u32),
     /// A serial number that is empty, too long, or not printable ASCII.
-    Serial(Nqn),
+    Serial(Box<Nqn>),
     /// A namespace with an impossible field.
     Namespace {
         /// The subsystem.
-        nqn: Nqn,
+        nqn: Box<Nqn>,
         /// The namespace.
         nsid: u32,
         /// What is wrong with it.
@@ -162,7 +162,7 @@ impl Config {
             let nqn = subsystem.nqn;
             let taken = self.subsystems[..i].iter().any(|other| other.nqn == nqn);
             if taken || nqn.as_str() == DISCOVERY_NQN || self.discovery_nqn == Some(nqn) {
-                return Err(ConfigError::DuplicateNqn(nqn));
+                return Err(ConfigError::DuplicateNqn(nqn.into()));
             }
             subsystem.check()?;
         }
@@ -175,7 +175,7 @@ impl Subsystem {
         let serial = self.serial.as_bytes();
         let printable = serial.iter().all(|b| (0x20..0x7f).contains(b));
         if !(1..=20).contains(&serial.len()) || !printable {
-            return Err(ConfigError::Serial(self.nqn));
+            return Err(ConfigError::Serial(self.nqn.into()));
         }
         if let Hosts::List(list) = &self.hosts {
             at_most("hosts on one allow list", list.len(), HOSTS_MAX)?;
@@ -183,10 +183,10 @@ impl Subsystem {
         for (i, namespace) in self.namespaces.iter().enumerate() {
             let nsid = namespace.nsid;
             if self.namespaces[..i].iter().any(|other| other.nsid == nsid) {
-                return Err(ConfigError::DuplicateNsid(self.nqn, nsid));
+                return Err(ConfigError::DuplicateNsid(self.nqn.into(), nsid));
             }
             if let Some(what) = namespace.fault() {
-                return Err(ConfigError::Namespace { nqn: self.nqn, nsid, what });
+                return Err(ConfigError::Namespace { nqn: self.nqn.into(), nsid, what });
             }
         }
         Ok(())

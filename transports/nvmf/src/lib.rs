@@ -1,18 +1,33 @@
 //! NVMe-oF subsystems, controllers, discovery, and the TCP binding. Sans-IO.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the machine behind this skeleton lands next")]
 
+mod admin;
+mod command;
 mod config;
 mod connection;
+mod controller;
 mod digest;
+mod discovery;
+mod execute;
+mod fabrics;
+mod features;
+mod framer;
+mod identify;
+pub mod initiator;
+mod io;
 mod limits;
+mod logs;
 mod nqn;
+mod receive;
 mod registry;
+mod state;
 mod status;
 mod target;
+mod transmit;
 
 pub use config::{Config, ConfigError, Hosts, Namespace, NamespaceHandle, Port, Subsystem};
 pub use connection::{CloseReason, Connection, Cx, Event};
+pub use framer::Digests;
 pub use limits::{
     ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
     DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX,

@@ -98,7 +98,7 @@ impl fmt::Display for Nqn {
     }
 }
 
-/// HOSTID: names a host across all its connections. Never all zero.
+/// HOSTID: names a host across all its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostId(pub [u8; 16]);
 

@@ -1,0 +1,198 @@
+//! One command in progress: its entry, its buffer, and where it stands.
+
+use bdev::{Buf, BufMut, Op};
+use nvme_spec::{NvmeStatus, PSDT_SGL, Sgl, Sqe, StatusCode, sgl_type};
+
+use crate::NamespaceHandle;
+
+/// What a command moves, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transfer {
+    None,
+    ToHost(u32),
+    FromHost(u32),
+}
+
+/// How a command will be done: decided when its capsule arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) transfer: Transfer,
+    /// For I/O commands: where the request goes and what it is.
+    pub(crate) handle: NamespaceHandle,
+    pub(crate) op: Op,
+    /// Logical blocks of a plain range.
+    pub(crate) blocks: u32,
+}
+
+impl Plan {
+    /// A command that is no block request.
+    pub(crate) const fn admin(transfer: Transfer) -> Plan {
+        Plan { transfer, handle: NamespaceHandle(0), op: Op::Flush, blocks: 0 }
+    }
+}
+
+/// The buffer of a command.
+#[derive(Debug, Default)]
+pub(crate) enum Segment {
+    /// None yet, or lent out.
+    #[default]
+    None,
+    /// Being filled.
+    Filling(BufMut),
+    /// Filled: on its way to the device, or to the host.
+    Filled(Buf),
+}
+
+/// Where a command stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its data is arriving.
+    Receiving,
+    /// It can be started, given a buffer and room.
+    Ready,
+    /// A request is in flight.
+    Submitted,
+    /// An Asynchronous Event Request that waits for an event.
+    Event,
+    /// Its response waits to be sent.
+    Done,
+}
+
+/// One command in progress.
+#[derive(Debug)]
+pub(crate) struct Command {
+    pub(crate) sqe: Sqe,
+    pub(crate) plan: Plan,
+    pub(crate) phase: Phase,
+    pub(crate) segment: Segment,
+    /// Bytes of the pool that it holds.
+    pub(crate) held: usize,
+    /// Its buffer is the connection's reserve.
+    pub(crate) reserved: bool,
+    /// Bytes that were received.
+    pub(crate) moved: u32,
+    /// Bytes that were asked for: the end of the current R2T.
+    pub(crate) granted: u32,
+    /// A data digest did not match.
+    pub(crate) corrupt: bool,
+    /// Dataset Management: the range that is next.
+    pub(crate) range: u32,
+    pub(crate) status: NvmeStatus,
+    pub(crate) dw0: u32,
+    pub(crate) dw1: u32,
+    /// Connect with SQ flow control disabled answers with SQHD FFFFh.
+    pub(crate) sqhd_override: bool,
+}
+
+impl Command {
+    pub(crate) fn new(sqe: Sqe, plan: Plan) -> Command {
+        Command {
+            sqe,
+            plan,
+            phase: Phase::Ready,
+            segment: Segment::None,
+            held: 0,
+            reserved: false,
+            moved: 0,
+            granted: 0,
+            corrupt: false,
+            range: 0,
+            status: NvmeStatus::SUCCESS,
+            dw0: 0,
+            dw1: 0,
+            sqhd_override: false,
+        }
+    }
+
+    /// Bytes of the data that was received or is to be sent.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.segment {
+            Segment::None => &[],
+            Segment::Filling(buf) => buf.bytes(),
+            Segment::Filled(buf) => buf.bytes(),
+        }
+    }
+}
+
+/// How the data of a command travels, by its SGL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// In the capsule.
+    Capsule,
+    /// In data PDUs.
+    Pdus,
+}
+
+/// Checks the data pointer of a command that moves `len` bytes, with `capsule_len` bytes of data
+/// in its capsule.
+//= NVMe-Base 2.1 §4.3.2
+//# over Fabrics the data pointer is one SGL descriptor of a type that the transport supports
+pub(crate) fn check_sgl(
+    sqe: &Sqe,
+    transfer: Transfer,
+    capsule_len: u32,
+) -> Result<Carrier, NvmeStatus> {
+    let sgl = sqe.dptr;
+    let (len, to_host) = match transfer {
+        Transfer::None if capsule_len == 0 => return Ok(Carrier::Pdus),
+        Transfer::None => return Err(NvmeStatus::never(StatusCode::SGL_DATA_LENGTH_INVALID)),
+        Transfer::ToHost(len) => (len, true),
+        Transfer::FromHost(len) => (len, false),
+    };
+    if sqe.flags & 0xc0 != PSDT_SGL {
+        return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
+    }
+    let carrier = match sgl.kind {
+        sgl_type::TRANSPORT_DATA_BLOCK => Carrier::Pdus,
+        sgl_type::DATA_BLOCK_OFFSET if !to_host => Carrier::Capsule,
+        _ => return Err(NvmeStatus::never(StatusCode::SGL_TYPE_INVALID)),
+    };
+    check_lengths(sgl, carrier, len, capsule_len)?;
+    Ok(carrier)
+}
+
+fn check_lengths(sgl: Sgl, carrier: Carrier, len: u32, capsule_len: u32) -> Result<(), NvmeStatus> {
+    let in_capsule = if carrier == Carrier::Capsule { sgl.length.get() } else { 0 };
+    if sgl.length.get() < len || in_capsule != capsule_len {
+        return Err(NvmeStatus::never(StatusCode::SGL_DATA_LENGTH_INVALID));
+    }
+    if carrier == Carrier::Capsule && sgl.address.get() != 0 {
+        return Err(NvmeStatus::never(StatusCode::SGL_OFFSET_INVALID));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    fn check(sgl: Sgl, transfer: Transfer, capsule_len: u32) -> Result<Carrier, StatusCode> {
+        let mut sqe = Sqe::new_zeroed();
+        sqe.flags = PSDT_SGL;
+        sqe.dptr = sgl;
+        check_sgl(&sqe, transfer, capsule_len).map_err(|status| status.code)
+    }
+
+    #[test]
+    fn only_the_transports_own_descriptors_are_taken() {
+        let write = Transfer::FromHost(4096);
+        let read = Transfer::ToHost(4096);
+        assert_eq!(check(Sgl::in_capsule(0, 4096), write, 4096), Ok(Carrier::Capsule));
+        assert_eq!(check(Sgl::transport(4096), write, 0), Ok(Carrier::Pdus));
+        assert_eq!(check(Sgl::transport(8192), read, 0), Ok(Carrier::Pdus));
+        let short = Err(StatusCode::SGL_DATA_LENGTH_INVALID);
+        assert_eq!(check(Sgl::in_capsule(0, 4095), write, 4095), short);
+        assert_eq!(check(Sgl::in_capsule(0, 4096), write, 4000), short);
+        assert_eq!(check(Sgl::transport(4096), write, 512), short);
+        assert_eq!(check(Sgl::transport(4095), read, 0), short);
+        assert_eq!(check(Sgl::transport(0), Transfer::None, 512), short);
+        let offset = check(Sgl::in_capsule(512, 4096), write, 4096);
+        assert_eq!(offset, Err(StatusCode::SGL_OFFSET_INVALID));
+        let kind = Err(StatusCode::SGL_TYPE_INVALID);
+        assert_eq!(check(Sgl::in_capsule(0, 4096), read, 0), kind);
+        let mut address = Sgl::transport(4096);
+        address.kind = sgl_type::DATA_BLOCK_ADDRESS;
+        assert_eq!(check(address, write, 0), kind);
+    }
+}

@@ -1,0 +1,265 @@
+//! Identify: what a controller and its namespaces are.
+
+use nvme_spec::property::VERSION_2_1;
+use nvme_spec::{
+    ControllerType, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
+    IdentifyNamespaceIndependent, IdentifyNamespaceNvm, LbaFormat, NamespaceDescriptorHeader,
+    NamespaceList, NvmeStatus, Sqe, StatusCode, U16, U32, U64, cns, csi, ctratt,
+    discovery_controller_type, dlfeat, lpa, nidt, nsfeat, oncs, sgls,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::Nqn;
+use crate::config::Namespace;
+use crate::limits::{
+    ASYNC_EVENTS_MAX, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX,
+};
+use crate::target::SubsystemView;
+
+/// Bytes of every Identify data structure.
+pub(crate) const IDENTIFY_LEN: u32 = 4096;
+
+/// The group of all namespaces: each one is optimized on every path of one node.
+pub(crate) const ANA_GROUP: u32 = 1;
+
+const MODEL: &str = "Holdfast";
+const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// Bytes in which the store works: what hosts should align to.
+const PREFERRED_BYTES: u32 = 4096;
+/// Bytes of a write that the store takes best.
+const OPTIMAL_WRITE_BYTES: u32 = 64 << 10;
+
+/// Bytes of a command capsule's entry.
+const SQE_LEN: u32 = 64;
+/// Bytes of a response capsule.
+const CQE_LEN: u32 = 16;
+
+/// What is identified.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) cntlid: u16,
+    pub(crate) view: Option<&'a SubsystemView>,
+    pub(crate) discovery_nqn: Nqn,
+    /// OAES.
+    pub(crate) events: u32,
+}
+
+/// Fills `page`, which is zeroed, with what CNS asks for.
+//= NVMe-Base 2.1 §5.1.13
+//# an unsupported CNS, or one that this controller type does not have, is an invalid field
+pub(crate) fn fill(subject: &Subject<'_>, sqe: &Sqe, page: &mut [u8]) -> Result<(), NvmeStatus> {
+    let [cns, ..] = sqe.cdw10.get().to_le_bytes();
+    let [.., csi] = sqe.cdw11.get().to_le_bytes();
+    let nsid = sqe.nsid.get();
+    let Some(view) = subject.view else {
+        return match cns {
+            cns::CONTROLLER => {
+                fill_controller(subject, view_of(page));
+                Ok(())
+            }
+            _ => Err(NvmeStatus::never(StatusCode::INVALID_FIELD)),
+        };
+    };
+    let with_csi =
+        matches!(cns, cns::NAMESPACE_CSI | cns::CONTROLLER_CSI | cns::ACTIVE_NAMESPACES_CSI);
+    if with_csi && csi != csi::NVM {
+        return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
+    }
+    match cns {
+        cns::CONTROLLER => fill_controller(subject, view_of(page)),
+        cns::NAMESPACE if nsid == u32::MAX => fill_common(view_of(page)),
+        cns::NAMESPACE | cns::NAMESPACE_CSI | cns::NAMESPACE_INDEPENDENT => {
+            //= NVMe-Base 2.1 §5.1.13
+            //# a valid NSID that is not active reads as zeroes
+            match active(view, nsid) {
+                Ok(namespace) if cns == cns::NAMESPACE => fill_namespace(namespace, view_of(page)),
+                Ok(_) if cns == cns::NAMESPACE_CSI => fill_namespace_nvm(view_of(page)),
+                Ok(_) => fill_independent(view_of(page)),
+                Err(_) if (1..=NAMESPACES_MAX).contains(&nsid) => (),
+                Err(status) => return Err(status),
+            }
+        }
+        cns::NAMESPACE_DESCRIPTORS => fill_descriptors(active(view, nsid)?, page),
+        cns::ACTIVE_NAMESPACES | cns::ACTIVE_NAMESPACES_CSI => fill_list(view, nsid, page)?,
+        cns::CONTROLLER_CSI => fill_controller_nvm(view_of(page)),
+        //= NVMe-Base 2.1 §5.1.13
+        //# the I/O command set list has one vector per combination: NVM alone
+        cns::COMMAND_SETS => page[0] = 1 << csi::NVM,
+        _ => return Err(NvmeStatus::never(StatusCode::INVALID_FIELD)),
+    }
+    Ok(())
+}
+
+fn view_of<T: FromBytes + IntoBytes + KnownLayout + Immutable>(page: &mut [u8]) -> &mut T {
+    T::mut_from_prefix(page).expect("a page has 4096 bytes").0
+}
+
+/// The active namespace of an Identify command.
+fn active(view: &SubsystemView, nsid: u32) -> Result<&Namespace, NvmeStatus> {
+    //= NVMe-Base 2.1 §3.2.1
+    //# an invalid NSID fails with Invalid Namespace or Format
+    view.namespace(nsid).ok_or(NvmeStatus::never(StatusCode::INVALID_NAMESPACE))
+}
+
+fn fill_controller(subject: &Subject<'_>, page: &mut IdentifyController) {
+    text(&mut page.mn, MODEL);
+    text(&mut page.fr, FIRMWARE);
+    text(&mut page.sn, subject.view.map_or(MODEL, |view| &view.serial));
+    page.mdts = MDTS;
+    page.cntlid = U16::new(subject.cntlid);
+    page.ver = U32::new(VERSION_2_1);
+    page.oaes = U32::new(subject.events);
+    page.ctratt = U32::new(ctratt::HOST_ID_128 | ctratt::TRAFFIC_KEEP_ALIVE);
+    page.acl = 3;
+    page.aerl = u8::try_from(ASYNC_EVENTS_MAX - 1).expect("a few");
+    page.lpa = lpa::EXTENDED_DATA;
+    page.kas = U16::new(KAS);
+    page.maxcmd = U16::new(QUEUE_ENTRIES_MAX);
+    page.sgls = U32::new(sgls::SUPPORTED | sgls::OFFSET | sgls::TRANSPORT);
+    page.subnqn = subject.discovery_nqn.to_field();
+    match subject.view {
+        None => {
+            page.cntrltype = ControllerType::Discovery as u8;
+            page.dctype = discovery_controller_type::DIRECT;
+        }
+        Some(view) => fill_io_controller(view, page),
+    }
+}
+
+/// What only I/O controllers report.
+fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
+    page.cntrltype = ControllerType::Io as u8;
+    //= NVMe-Base 2.1 §5.1.13.2.1
+    //# CMIC: bit 0 several ports, bit 1 several controllers, bit 3 asymmetric access reporting
+    page.cmic = 1 << 1 | 1 << 3 | u8::from(view.ports > 1);
+    // One read-only firmware slot.
+    page.frmw = 1 << 1 | 1;
+    page.lpa |= lpa::EFFECTS | lpa::MISCELLANEOUS;
+    page.anatt = 10;
+    // The optimized state is reported, and ANAGRPID does not change.
+    page.anacap = 1 << 6 | 1;
+    page.anagrpmax = U32::new(ANA_GROUP);
+    page.nanagrpid = U32::new(ANA_GROUP);
+    page.sqes = 0x66;
+    page.cqes = 0x44;
+    page.nn = U32::new(NAMESPACES_MAX);
+    page.mnan = U32::new(NAMESPACES_MAX);
+    page.oncs = U16::new(
+        oncs::DATASET_MANAGEMENT | oncs::WRITE_ZEROES | oncs::SAVE_SELECT | oncs::TIMESTAMP,
+    );
+    // No volatile write cache; a flush names one namespace (bits 2:1 are 10b).
+    page.vwc = 0b10 << 1;
+    page.subnqn = view.nqn.to_field();
+    //= NVMe-TCP 1.1 §3.3
+    //# in-capsule data starts right behind the entry: ICDOFF is 0
+    page.ioccsz = U32::new((SQE_LEN + IN_CAPSULE_MAX) / 16);
+    page.iorcsz = U32::new(CQE_LEN / 16);
+    page.msdbd = 1;
+    // Disconnect is supported.
+    page.ofcs = U16::new(1);
+}
+
+fn fill_controller_nvm(page: &mut IdentifyControllerNvm) {
+    // No limit of its own on Write Zeroes; up to 256 ranges of any size in Dataset Management.
+    page.dmrl = u8::MAX;
+    page.dmrsl = U32::new(u32::MAX);
+    page.dmsl = U64::new(u64::MAX);
+}
+
+fn format_of(block_size: u32) -> LbaFormat {
+    let lbads = u8::try_from(block_size.trailing_zeros()).expect("at most 32");
+    LbaFormat { ms: U16::new(0), lbads, rp: 0 }
+}
+
+/// What all namespaces have in common (NSID FFFFFFFFh): the formats alone.
+fn fill_common(page: &mut IdentifyNamespace) {
+    page.lbaf[0] = format_of(512);
+    page.lbaf[1] = format_of(4096);
+    page.nlbaf = 1;
+}
+
+fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
+    page.nsze = U64::new(namespace.blocks);
+    page.ncap = U64::new(namespace.blocks);
+    page.nuse = U64::new(namespace.blocks);
+    page.nsfeat = nsfeat::IDS_NOT_REUSED | nsfeat::OPTIMAL_PERFORMANCE;
+    page.lbaf[0] = format_of(namespace.block_size);
+    page.nmic = 1;
+    page.dlfeat = dlfeat::READS_ZEROES | dlfeat::WRITE_ZEROES_DEALLOCATES;
+    if namespace.atomic_blocks > 1 {
+        //= NVMe-NVM 1.1 §2.1.4
+        //# NAWUN and NAWUPF are 0's based and count with NSABP set
+        let atomic = u16::try_from(namespace.atomic_blocks - 1).expect("at most 65536 blocks");
+        page.nsfeat |= nsfeat::NAMESPACE_ATOMICS;
+        page.nawun = U16::new(atomic);
+        page.nawupf = U16::new(atomic);
+    }
+    let blocks = |bytes: u32| {
+        let count = (bytes / namespace.block_size).max(1) - 1;
+        U16::new(u16::try_from(count).expect("a few kilobytes"))
+    };
+    let preferred = blocks(PREFERRED_BYTES);
+    (page.npwg, page.npwa) = (preferred, preferred);
+    (page.npdg, page.npda) = (preferred, preferred);
+    page.nows = blocks(OPTIMAL_WRITE_BYTES);
+    page.anagrpid = U32::new(ANA_GROUP);
+    page.nvmcap[..8]
+        .copy_from_slice(&(namespace.blocks * u64::from(namespace.block_size)).to_le_bytes());
+    page.nguid = namespace.nguid();
+    page.eui64 = namespace.eui64();
+}
+
+fn fill_namespace_nvm(page: &mut IdentifyNamespaceNvm) {
+    // No protection information: everything stays zero.
+    page.pic = 0;
+}
+
+fn fill_independent(page: &mut IdentifyNamespaceIndependent) {
+    page.nsfeat = nsfeat::IDS_NOT_REUSED;
+    page.nmic = 1;
+    page.anagrpid = U32::new(ANA_GROUP);
+    // NRDY.
+    page.nstat = 1;
+}
+
+//= NVMe-Base 2.1 §5.1.13
+//# each identifier type once; the command set's identifier is there when CAP.CSS says so
+fn fill_descriptors(namespace: &Namespace, page: &mut [u8]) {
+    let (nguid, eui64) = (namespace.nguid(), namespace.eui64());
+    let identifiers: [(u8, &[u8]); 4] = [
+        (nidt::EUI64, &eui64),
+        (nidt::NGUID, &nguid),
+        (nidt::UUID, &namespace.uuid),
+        (nidt::CSI, &[csi::NVM]),
+    ];
+    let mut at = 0;
+    for (nidt, identifier) in identifiers {
+        let nidl = u8::try_from(identifier.len()).expect("at most 16");
+        let header = NamespaceDescriptorHeader { nidt, nidl, reserved2: [0; 2] };
+        page[at..at + 4].copy_from_slice(header.as_bytes());
+        page[at + 4..at + 4 + identifier.len()].copy_from_slice(identifier);
+        at += 4 + identifier.len();
+    }
+}
+
+//= NVMe-Base 2.1 §5.1.13
+//# active NSIDs larger than the one in the command; FFFFFFFEh and FFFFFFFFh are invalid
+fn fill_list(view: &SubsystemView, after: u32, page: &mut [u8]) -> Result<(), NvmeStatus> {
+    if after >= u32::MAX - 1 {
+        return Err(NvmeStatus::never(StatusCode::INVALID_NAMESPACE));
+    }
+    let list: &mut NamespaceList = view_of(page);
+    let active = view.namespaces().map(|namespace| namespace.nsid).filter(|&nsid| nsid > after);
+    for (place, nsid) in list.nsid.iter_mut().zip(active) {
+        *place = U32::new(nsid);
+    }
+    Ok(())
+}
+
+/// ASCII, padded with spaces.
+pub(crate) fn text(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    let len = text.len().min(field.len());
+    field[..len].copy_from_slice(&text.as_bytes()[..len]);
+}

@@ -1,0 +1,297 @@
+//! Get Log Page.
+
+use std::net::SocketAddr;
+
+use nvme_spec::{
+    AnaGroupDescriptor, AnaHeader, ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog,
+    FirmwareSlots, NvmeStatus, SmartLog, Sqe, StatusCode, SupportedLogPages, U16, U32, U64,
+    ana_state, effects, fid_effects, lid, opcode,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::controller::Kind;
+use crate::identify::{ANA_GROUP, text};
+use crate::limits::NAMESPACES_MAX;
+use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, Hold, Identity, Registry};
+use crate::target::{Snapshot, SubsystemView};
+use crate::{discovery, features};
+
+/// Log pages of I/O controllers.
+const IO_PAGES: [u8; 8] = [
+    lid::SUPPORTED,
+    lid::ERROR,
+    lid::SMART,
+    lid::FIRMWARE_SLOT,
+    lid::CHANGED_NAMESPACES,
+    lid::EFFECTS,
+    lid::ANA,
+    lid::FID_EFFECTS,
+];
+
+/// Log pages of discovery controllers.
+const DISCOVERY_PAGES: [u8; 2] = [lid::SUPPORTED, lid::DISCOVERY];
+
+/// What a Get Log Page asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogRequest {
+    lid: u8,
+    nsid: u32,
+    /// LSP: log specific.
+    specific: u8,
+    /// RAE.
+    pub(crate) retain_event: bool,
+    /// LPO, bytes.
+    offset: u64,
+}
+
+impl LogRequest {
+    //= NVMe-Base 2.1 §5.1.12
+    //# LPO is in bytes and dword aligned; offsets into lists (OT) are not offered
+    pub(crate) fn of(sqe: &Sqe) -> Result<LogRequest, NvmeStatus> {
+        let [lid, high, ..] = sqe.cdw10.get().to_le_bytes();
+        let offset = u64::from(sqe.cdw13.get()) << 32 | u64::from(sqe.cdw12.get());
+        let offset_type = sqe.cdw14.get() & 1 << 23;
+        if !offset.is_multiple_of(4) || offset_type != 0 {
+            return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
+        }
+        let (specific, retain_event) = (high & 0x7f, high & 0x80 != 0);
+        Ok(LogRequest { lid, nsid: sqe.nsid.get(), specific, retain_event, offset })
+    }
+}
+
+/// Where log pages take their contents from.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) hold: Hold,
+    pub(crate) view: Option<&'a SubsystemView>,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) identity: &'a Identity,
+    pub(crate) local: SocketAddr,
+}
+
+/// A part of a log page: what lies at an offset of the page is put in its place, or dropped.
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
+    out: &'a mut [u8],
+    offset: u64,
+}
+
+impl Window<'_> {
+    /// Puts `bytes`, which lie at `at` of the page.
+    pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
+        let window_end = self.offset + self.out.len() as u64;
+        let (start, end) = (at.max(self.offset), (at + bytes.len() as u64).min(window_end));
+        if start < end {
+            let place = |value: u64| usize::try_from(value).expect("inside the window");
+            let from = &bytes[place(start - at)..place(end - at)];
+            self.out[place(start - self.offset)..place(end - self.offset)].copy_from_slice(from);
+        }
+    }
+
+    /// Whether any of `len` bytes at `at` is wanted.
+    pub(crate) fn wants(&self, at: u64, len: u64) -> bool {
+        at < self.offset + self.out.len() as u64 && at + len > self.offset
+    }
+}
+
+/// A window on a page of `len` bytes.
+//= NVMe-Base 2.1 §5.1.12
+//# an offset beyond the page is an invalid field
+fn window<'a>(
+    request: &LogRequest,
+    page: &'a mut [u8],
+    len: usize,
+) -> Result<Window<'a>, NvmeStatus> {
+    if request.offset > len as u64 {
+        return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
+    }
+    Ok(Window { out: page, offset: request.offset })
+}
+
+fn put_whole<T: IntoBytes + zerocopy::Immutable>(
+    request: &LogRequest,
+    page: &mut [u8],
+    whole: &T,
+) -> Result<(), NvmeStatus> {
+    window(request, page, size_of::<T>())?.put(0, whole.as_bytes());
+    Ok(())
+}
+
+/// Fills a log page of an I/O controller; the event that reading it acknowledges.
+pub(crate) fn fill_io(
+    source: &Source<'_>,
+    request: &LogRequest,
+    page: &mut [u8],
+) -> Result<u32, NvmeStatus> {
+    let view = source.view.expect("I/O controllers belong to a subsystem");
+    match request.lid {
+        lid::SUPPORTED => put_whole(request, page, &supported(&IO_PAGES))?,
+        // Nothing is logged: the one entry says so by its zero count.
+        lid::ERROR => put_whole(request, page, &ErrorEntry::new_zeroed())?,
+        lid::SMART => {
+            //= NVMe-Base 2.1 §5.1.12
+            //# SMART per namespace is not offered (LPA bit 0)
+            if !matches!(request.nsid, 0 | u32::MAX) {
+                return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
+            }
+            put_whole(request, page, &smart())?;
+        }
+        lid::FIRMWARE_SLOT => put_whole(request, page, &firmware())?,
+        lid::CHANGED_NAMESPACES => {
+            put_whole(request, page, &changed(source, !request.retain_event))?;
+            return Ok(EVENT_NAMESPACES);
+        }
+        lid::EFFECTS => put_whole(request, page, &io_effects())?,
+        lid::FID_EFFECTS => put_whole(request, page, &feature_effects())?,
+        lid::ANA => ana(source, view, request, page)?,
+        _ => return Err(NvmeStatus::never(StatusCode::INVALID_LOG_PAGE)),
+    }
+    Ok(0)
+}
+
+/// Fills a log page of a discovery controller; the event that reading it acknowledges.
+pub(crate) fn fill_discovery(
+    source: &Source<'_>,
+    request: &LogRequest,
+    page: &mut [u8],
+) -> Result<u32, NvmeStatus> {
+    match request.lid {
+        lid::SUPPORTED => put_whole(request, page, &supported(&DISCOVERY_PAGES))?,
+        lid::DISCOVERY => {
+            let host = &source.identity.hostnqn;
+            let len = discovery::log_len(source.snapshot, host);
+            let mut window = window(request, page, len)?;
+            discovery::fill(source.snapshot, host, source.local, &mut window);
+            return Ok(EVENT_DISCOVERY);
+        }
+        _ => return Err(NvmeStatus::never(StatusCode::INVALID_LOG_PAGE)),
+    }
+    Ok(0)
+}
+
+fn supported(pages: &[u8]) -> SupportedLogPages {
+    let mut log = SupportedLogPages::new_zeroed();
+    for &lid in pages {
+        log.lid[usize::from(lid)] = U32::new(1);
+    }
+    log
+}
+
+fn smart() -> SmartLog {
+    let mut log = SmartLog::new_zeroed();
+    // A controller without a body: no temperature, no wear.
+    log.available_spare = 100;
+    log
+}
+
+fn firmware() -> FirmwareSlots {
+    let mut log = FirmwareSlots::new_zeroed();
+    log.afi = 1;
+    text(&mut log.frs[0], env!("CARGO_PKG_VERSION"));
+    log
+}
+
+fn changed(source: &Source<'_>, clear: bool) -> ChangedNamespaces {
+    let set = source.registry.changed_namespaces(source.hold, clear);
+    let nsids = (1..=NAMESPACES_MAX).filter(|&nsid| {
+        let nsid = nsid as usize;
+        set[nsid / 64] & 1 << (nsid % 64) != 0
+    });
+    let mut log = ChangedNamespaces::new_zeroed();
+    for (place, nsid) in log.nsid.iter_mut().zip(nsids) {
+        *place = U32::new(nsid);
+    }
+    log
+}
+
+fn io_effects() -> EffectsLog {
+    use opcode::{admin, nvm};
+    let mut log = EffectsLog::new_zeroed();
+    let set = |table: &mut [U32; 256], opcode: u8, bits: u32| {
+        table[usize::from(opcode)] = U32::new(effects::SUPPORTED | bits);
+    };
+    for opcode in [
+        admin::GET_LOG_PAGE,
+        admin::IDENTIFY,
+        admin::ABORT,
+        admin::SET_FEATURES,
+        admin::GET_FEATURES,
+        admin::ASYNC_EVENT,
+        admin::KEEP_ALIVE,
+    ] {
+        set(&mut log.acs, opcode, 0);
+    }
+    for opcode in [nvm::FLUSH, nvm::READ] {
+        set(&mut log.iocs, opcode, 0);
+    }
+    for opcode in [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT] {
+        set(&mut log.iocs, opcode, effects::BLOCKS_CHANGE);
+    }
+    log
+}
+
+fn feature_effects() -> FidEffectsLog {
+    let mut log = FidEffectsLog::new_zeroed();
+    for fid in 0..=u8::MAX {
+        if features::support(Kind::Io, fid).is_some() {
+            let bits = fid_effects::SUPPORTED | fid_effects::SCOPE_CONTROLLER;
+            log.fid[usize::from(fid)] = U32::new(bits);
+        }
+    }
+    log
+}
+
+/// RGO of the ANA log page: groups only, without their namespaces.
+const GROUPS_ONLY: u8 = 1;
+
+//= NVMe-Base 2.1 §5.1.12.1.13
+//# one descriptor per group, with the NSIDs of its namespaces unless RGO is set
+fn ana(
+    source: &Source<'_>,
+    view: &SubsystemView,
+    request: &LogRequest,
+    page: &mut [u8],
+) -> Result<(), NvmeStatus> {
+    let groups_only = request.specific & GROUPS_ONLY != 0;
+    let count = if groups_only { 0 } else { view.namespaces().count() };
+    let heads = size_of::<AnaHeader>() + size_of::<AnaGroupDescriptor>();
+    let mut window = window(request, page, heads + 4 * count)?;
+    let mut header = AnaHeader::new_zeroed();
+    // The group never changes its state: one node, every path optimized.
+    header.chgcnt = U64::new(0);
+    header.groups = U16::new(1);
+    let mut group = AnaGroupDescriptor::new_zeroed();
+    group.agid = U32::new(ANA_GROUP);
+    group.nnv = U32::new(crate::framer::narrow(count));
+    group.chgcnt = U64::new(source.snapshot.generation);
+    group.anas = ana_state::OPTIMIZED;
+    window.put(0, header.as_bytes());
+    window.put(size_of::<AnaHeader>() as u64, group.as_bytes());
+    for (i, namespace) in view.namespaces().take(count).enumerate() {
+        window.put((heads + 4 * i) as u64, &namespace.nsid.to_le_bytes());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_shows_any_part_of_a_page() {
+        let whole: Vec<u8> = (0..100).collect();
+        for offset in [0, 4, 48, 96, 100] {
+            for len in [4, 52, 100, 200] {
+                let mut out = vec![0xee; len];
+                let mut window = Window { out: &mut out, offset };
+                window.put(0, &whole[..40]);
+                window.put(40, &whole[40..]);
+                let start = usize::try_from(offset).unwrap();
+                let mut expected: Vec<u8> = whole.iter().skip(start).take(len).copied().collect();
+                expected.resize(len, 0xee);
+                assert_eq!(out, expected);
+            }
+        }
+    }
+}
