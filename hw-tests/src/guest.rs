@@ -241,8 +241,8 @@ fn read_answers(answers: impl Read, sender: &Sender<Answer>) {
     }
 }
 
-/// The text of a `/dev/kmsg` record: "6,339,5140900,-;text". Lines that start with a blank belong to
-/// the record before and say which device it is about.
+/// The text of a `/dev/kmsg` record: "6,339,5140900,-;text". Lines that start with a blank belong
+/// to the record before and say which device it is about.
 fn message_text(record: &str) -> Option<String> {
     if record.starts_with(' ') {
         return None;

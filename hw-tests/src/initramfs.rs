@@ -113,7 +113,7 @@ impl Archive {
 
     fn entry(&mut self, name: &str, mode: u32, inode: u32, content: &[u8]) {
         let links = if mode == MODE_DIRECTORY { 2 } else { 1 };
-        // inode mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+        // inode mode uid gid nlink mtime filesize, four device numbers, namesize check
         let fields = [
             u64::from(inode),
             u64::from(mode),

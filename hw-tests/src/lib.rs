@@ -13,8 +13,8 @@
 //! ```
 //!
 //! It is not a library for others: the `hw-lab` program is its one user, and `make test` runs it
-//! after the tests that need no virtual machine. It depends on no crate of the workspace, only on the
-//! programs a user has. See `hw-tests/README.md` for how to run and extend it.
+//! after the tests that need no virtual machine. It depends on no crate of the workspace, only on
+//! the programs a user has. See `hw-tests/README.md` for how to run and extend it.
 //!
 //! ```
 //! use hw_tests::Progress;
@@ -41,6 +41,7 @@ mod report;
 mod runner;
 mod tools;
 mod vm;
+mod wait;
 mod workdir;
 
 pub use ledger::{Ledger, Progress};

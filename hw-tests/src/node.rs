@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::holdfast::Cli;
+use crate::wait;
 use crate::workdir::guarded;
 
 /// The address the node listens on. Not 127.0.0.1, which is the guest's own: `guest/network.sh`
@@ -79,8 +80,8 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts the daemon and waits until it serves. A restart takes the ports it had before, so that
-    /// a host that reconnects finds it.
+    /// Starts the daemon and waits until it serves. A restart takes the ports it had before, so
+    /// that a host that reconnects finds it.
     pub(crate) fn start(&mut self) -> Result<()> {
         let endpoints_file = self.directory.join("state/endpoints.json");
         let _ = fs::remove_file(&endpoints_file);
@@ -96,21 +97,18 @@ impl Node {
             .spawn()
             .context("cannot start holdfastd")?;
         self.process = Some(process);
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
+        self.endpoints = wait::until(START_TIMEOUT, "holdfastd serves", || {
             let text = fs::read_to_string(&endpoints_file).unwrap_or_default();
             if let Ok(endpoints) = Endpoints::parse(&text) {
-                self.endpoints = endpoints;
-                return Ok(());
+                return Ok(Some(endpoints));
             }
-            if let Some(status) = self.exited()? {
-                bail!("holdfastd ended at start-up ({status}):\n{}", self.log_tail());
+            match self.exited()? {
+                Some(status) => bail!("holdfastd ended at start-up ({status})"),
+                None => Ok(None),
             }
-            if Instant::now() > deadline {
-                bail!("holdfastd did not serve in time:\n{}", self.log_tail());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        })
+        .with_context(|| self.log_tail())?;
+        Ok(())
     }
 
     /// kill -9.
@@ -126,19 +124,11 @@ impl Node {
         let start = Instant::now();
         let pid = self.process.as_ref().context("holdfastd does not run")?.id();
         std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
-        loop {
-            if let Some(status) = self.exited()? {
-                self.process = None;
-                if !status.success() {
-                    bail!("holdfastd ended with {status} on SIGTERM:\n{}", self.log_tail());
-                }
-                return Ok(start.elapsed());
-            }
-            if start.elapsed() > STOP_TIMEOUT {
-                bail!("holdfastd did not stop on SIGTERM:\n{}", self.log_tail());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let status = wait::until(STOP_TIMEOUT, "holdfastd stops on SIGTERM", || self.exited())
+            .with_context(|| self.log_tail())?;
+        self.process = None;
+        ensure!(status.success(), "{status} on SIGTERM:\n{}", self.log_tail());
+        Ok(start.elapsed())
     }
 
     /// Fails when the daemon has died by itself.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,6 +11,7 @@ use crate::guest::Guest;
 use crate::initramfs;
 use crate::kernel::Kernel;
 use crate::tools;
+use crate::wait;
 use crate::workdir::guarded;
 
 /// Seconds a boot may take; 7 to 10 on a loaded machine of two cores.
@@ -72,17 +73,13 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        let deadline = Instant::now() + OFF_TIMEOUT;
-        if self.guest.power_off().is_ok() {
-            while Instant::now() < deadline {
-                if matches!(self.process.try_wait(), Ok(Some(_))) {
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        let off = self.guest.power_off().and_then(|()| {
+            wait::until(OFF_TIMEOUT, "the guest is off", || Ok(self.process.try_wait()?))
+        });
+        if off.is_err() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -40,8 +40,8 @@ impl WorkDir {
         &self.path
     }
 
-    /// From now on a panic, SIGINT, SIGTERM and SIGHUP remove the directory and end the process; the
-    /// kernel then ends the guarded children.
+    /// From now on a panic, SIGINT, SIGTERM and SIGHUP remove the directory and end the process;
+    /// the kernel then ends the guarded children.
     pub(crate) fn remove_whatever_happens(&self) -> Result<()> {
         let path = self.path.clone();
         let report = std::panic::take_hook();

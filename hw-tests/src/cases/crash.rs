@@ -1,6 +1,6 @@
 //! kill -9 under load: what was synced is there, the kernel comes back by itself, fsck is clean.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,6 +8,7 @@ use crate::case::Case;
 use crate::dmesg::RECONNECT;
 use crate::lab::{Lab, Target};
 use crate::ledger::Progress;
+use crate::wait;
 
 const ROUNDS: u64 = 10;
 
@@ -60,11 +61,9 @@ fn one_kill(lab: &mut Lab, raw: &Target, files: &Target, round: u64) -> Result<(
 
     // A different moment in each round, always with both workloads in flight.
     let wanted = before.durable + RECORDS / 10 + round * 37 % (RECORDS / 2);
-    let deadline = Instant::now() + ROUND_TIMEOUT;
-    while Progress::load(&state)?.durable < wanted {
-        ensure!(Instant::now() < deadline, "the ledger makes no progress");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait::until(ROUND_TIMEOUT, "the ledger's progress", || {
+        Ok((Progress::load(&state)?.durable >= wanted).then_some(()))
+    })?;
     let node = lab.node("crash")?;
     node.kill()?;
     node.start()?;

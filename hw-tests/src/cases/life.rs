@@ -1,9 +1,12 @@
 //! Connections and volumes change while a host looks on.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 
 use crate::case::Case;
 use crate::lab::{Lab, VOLUME_BYTES};
+use crate::wait;
 
 const GROWN_BYTES: u64 = 2 * VOLUME_BYTES;
 
@@ -36,13 +39,7 @@ fn sessions(lab: &mut Lab) -> Result<()> {
     let during = lab.node("main")?.cli().session_count()?;
     lab.script("disconnect.sh", &target, &[])?;
     ensure!(during >= 1, "no session is listed while the guest is connected");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
-        let after = lab.node("main")?.cli().session_count()?;
-        if after == 0 {
-            return Ok(());
-        }
-        ensure!(std::time::Instant::now() < deadline, "{after} sessions after the disconnect");
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    wait::until(Duration::from_secs(10), "no session after the disconnect", || {
+        Ok((lab.node("main")?.cli().session_count()? == 0).then_some(()))
+    })
 }
