@@ -6,10 +6,11 @@ use bdev::{Bdev, NullDisk, Pool, PoolConfig, QueueCx, RamDisk};
 
 use crate::clock::Clock;
 use crate::error::BenchError;
-use crate::job::{Job, JobPlan, Outcome, Timeline, run};
+use crate::job::{Job, JobPlan, Timeline, run};
 use crate::meter::{Meter, ThreadId};
 use crate::options::{Device, Options};
 use crate::report::Row;
+use crate::shape::Shape;
 use crate::workload::{Rw, Workload};
 
 /// Bytes in a block of the devices that the bench makes.
@@ -17,66 +18,6 @@ pub const BLOCK_SIZE: u32 = 4096;
 
 /// Size of the writes that fill a device before it is measured.
 const FILL_BYTES: u32 = 128 << 10;
-
-/// One workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Which operations.
-    pub rw: Rw,
-    /// Size of each, in bytes.
-    pub bytes: u32,
-    /// Operations in flight.
-    pub depth: u32,
-}
-
-impl Shape {
-    /// The shape that the command line asks for.
-    pub fn of(options: &Options, rw: Rw) -> Shape {
-        Shape { rw, bytes: options.bs, depth: options.iodepth }
-    }
-
-    /// The name of the workload in a table.
-    pub fn name(&self, options: &Options) -> String {
-        let size = crate::size::show_size(u64::from(self.bytes)).replace(" KiB", "k");
-        let mut name = format!("{size} {} qd{}", self.rw, self.depth);
-        if options.numjobs > 1 {
-            name += &format!(" x{}", options.numjobs);
-        }
-        if options.digests {
-            name += " digests";
-        }
-        name
-    }
-
-    /// The plan of job `number` of `of`, each in its own part of a device of `len` blocks.
-    ///
-    /// # Errors
-    /// When the parts are smaller than one operation.
-    pub fn plan(
-        &self,
-        options: &Options,
-        block_size: u32,
-        len: u64,
-        number: u32,
-    ) -> Result<JobPlan, BenchError> {
-        let blocks = self.bytes / block_size;
-        let len = (len.min(options.size / u64::from(block_size))) / u64::from(options.numjobs);
-        if blocks == 0 || !self.bytes.is_multiple_of(block_size) || len < u64::from(blocks) {
-            let what = format!("{} bytes on blocks of {block_size}", self.bytes);
-            return Err(BenchError::Usage(format!("{what}: does not fit")));
-        }
-        let first = u64::from(number) * len;
-        let workload =
-            Workload { rw: self.rw, blocks, read_percent: options.rwmixread, first, len };
-        Ok(JobPlan {
-            workload,
-            depth: self.depth,
-            block_size,
-            seed: options.seed.wrapping_add(u64::from(number)),
-            verify: options.verify,
-        })
-    }
-}
 
 /// A device of `size` bytes in memory.
 ///
@@ -144,14 +85,14 @@ pub fn timeline(options: &Options) -> Timeline {
 ///
 /// # Errors
 /// A device that cannot be had, or a run that failed.
-pub fn row(options: &Options, shape: Shape) -> Result<(Row, Outcome), BenchError> {
+pub fn row(options: &Options, shape: Shape) -> Result<Row, BenchError> {
     let device = memory_device(&options.device, options.size)?;
-    let pool = pool(options.numjobs, shape.depth, shape.bytes)?;
+    let pool = pool(shape.jobs, shape.depth, shape.bytes)?;
     let cx = QueueCx::new(&pool).depth(shape.depth);
     let info = device.info();
     let (block_size, len) = (info.block_size, info.blocks.0);
     fill(device.open(&cx)?, &pool, block_size, len)?;
-    let jobs = (0..options.numjobs).map(|number| {
+    let jobs = (0..shape.jobs).map(|number| {
         let plan = shape.plan(options, block_size, len, number)?;
         Ok(Job::new(device.open(&cx)?, &pool, &plan)?)
     });
@@ -159,7 +100,5 @@ pub fn row(options: &Options, shape: Shape) -> Result<(Row, Outcome), BenchError
     let mut meter = Meter::new(ThreadId::current());
     let clock = Clock::start();
     let outcome = run(&mut jobs, &timeline(options), &mut || clock.now(), &mut meter)?;
-    let device = format!("{} direct", options.device);
-    let row = Row::new(&device, &shape.name(options), u64::from(shape.bytes), &outcome, &meter);
-    Ok((row, outcome))
+    Ok(Row::new(&format!("{} direct", options.device), &shape, &outcome, &meter))
 }

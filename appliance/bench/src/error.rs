@@ -2,8 +2,10 @@
 
 use thiserror::Error;
 
+use crate::client::ConnectError;
 use crate::job::RunError;
 use crate::table::TableError;
+use crate::target::TargetError;
 
 /// Why a bench could not be run.
 #[derive(Debug, Error)]
@@ -26,6 +28,12 @@ pub enum BenchError {
     /// A device could not be opened.
     #[error("{0}")]
     Open(#[from] bdev::OpenError),
+    /// The target in this process could not be started.
+    #[error("the target: {0}")]
+    Target(#[from] TargetError),
+    /// The initiator could not connect.
+    #[error("the initiator: {0}")]
+    Connect(#[from] ConnectError),
     /// The run itself failed.
     #[error("{0}")]
     Run(#[from] RunError),

@@ -212,10 +212,14 @@ impl Job {
         picks.find(|io| verifier.begin(io.lba, self.blocks))
     }
 
-    /// Moves requests out and completions in; true when something completed.
-    fn drive(&mut self) -> bool {
+    /// Moves requests out.
+    fn submit(&mut self) {
         self.queue.submit(&mut self.requests);
         self.queue.kick();
+    }
+
+    /// Moves completions in; true when there are some.
+    fn poll(&mut self) -> bool {
         self.queue.poll(&mut self.completions);
         !self.completions.is_empty()
     }
@@ -286,7 +290,10 @@ pub fn run(
             if run.phase != Phase::Drain {
                 job.fill(now);
             }
-            if job.drive() {
+            job.submit();
+        }
+        for job in jobs.iter_mut() {
+            if job.poll() {
                 now = clock();
                 job.reap(|started| {
                     done += 1;

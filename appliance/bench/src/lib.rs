@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod clock;
 pub mod direct;
 mod error;
@@ -56,15 +57,20 @@ pub mod job;
 mod limits;
 pub mod machine;
 pub mod meter;
+pub mod network;
 mod options;
 pub mod report;
+mod shape;
 mod size;
+pub mod suite;
 pub mod table;
+pub mod target;
 pub mod verify;
 pub mod workload;
 
 pub use error::BenchError;
 pub use histogram::Histogram;
-pub use limits::{DEPTH_MAX, JOBS_MAX, STALL_TIMEOUT};
+pub use limits::{CONNECT_TIMEOUT, DEPTH_MAX, JOBS_MAX, STALL_TIMEOUT};
 pub use options::{Device, IdleChoice, Options};
+pub use shape::Shape;
 pub use size::{parse_size, parse_time, show_size};

@@ -5,9 +5,9 @@
 use std::fs;
 use std::process::ExitCode;
 
-use bench::direct::{self, Shape};
-use bench::report::Report;
-use bench::{BenchError, Options, machine, table};
+use bench::network::{self, Site};
+use bench::report::{Report, Row};
+use bench::{BenchError, Device, Options, Shape, direct, machine, suite, table};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -23,11 +23,23 @@ fn main() -> ExitCode {
 
 fn bench(options: &Options) -> Result<(), BenchError> {
     let mut report = Report { context: machine::context(), ..Report::default() };
+    network::pin_initiator(options);
     match options.rw {
-        Some(rw) => report.rows.push(direct::row(options, Shape::of(options, rw))?.0),
-        None => return Err(BenchError::Usage("the table needs a target: use --rw".to_owned())),
+        Some(rw) => report.rows.push(single(options, Shape::of(options, rw))?),
+        None => suite::measure(options, &mut report)?,
     }
     print(options, &report)
+}
+
+/// The one row that the command line asks for.
+fn single(options: &Options, shape: Shape) -> Result<Row, BenchError> {
+    if options.direct {
+        return direct::row(options, shape);
+    }
+    if let Device::Remote { .. } = options.device {
+        return network::row(options, &Site::remote(&options.device)?, shape);
+    }
+    suite::single(options, shape)
 }
 
 fn print(options: &Options, report: &Report) -> Result<(), BenchError> {

@@ -87,6 +87,13 @@ pub struct Options {
     pub idle: IdleChoice,
 }
 
+impl Options {
+    /// Whether `--only` lets this row or measure through.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+}
+
 /// What an idle reactor does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IdleChoice {

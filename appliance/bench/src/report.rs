@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::job::Outcome;
 use crate::meter::Meter;
+use crate::shape::Shape;
 
 /// One workload on one device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -26,6 +27,8 @@ pub struct Row {
     pub p999_ns: u64,
     /// CPU time of the target's thread per operation, in nanoseconds.
     pub cpu_ns: Option<u64>,
+    /// Share of its time in which the target's reactor found work, in percent.
+    pub busy_percent: Option<u64>,
     /// Instructions of the target's thread per operation.
     pub instructions: Option<u64>,
     /// System calls of the target's thread per hundred operations.
@@ -33,20 +36,22 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row of a run in which each operation moved `bytes`.
-    pub fn new(device: &str, workload: &str, bytes: u64, outcome: &Outcome, meter: &Meter) -> Row {
+    /// The row of a run, with what the meter of the target saw.
+    pub fn new(device: &str, shape: &Shape, outcome: &Outcome, meter: &Meter) -> Row {
+        let bytes = u64::from(shape.bytes);
         let per_io = |total: u64, ios: u64| total.checked_div(ios);
         let iops = per_second(outcome.ios, outcome.elapsed);
         let calls = meter.system_calls().map(|calls| calls.saturating_mul(100));
         Row {
             device: device.to_owned(),
-            workload: workload.to_owned(),
+            workload: shape.to_string(),
             iops,
             mib_per_s: per_second(outcome.ios.saturating_mul(bytes), outcome.elapsed) >> 20,
             p50_ns: nanoseconds(outcome.latency.percentile(500)),
             p99_ns: nanoseconds(outcome.latency.percentile(990)),
             p999_ns: nanoseconds(outcome.latency.percentile(999)),
             cpu_ns: meter.cpu().and_then(|cpu| per_io(nanoseconds(cpu), outcome.ios)),
+            busy_percent: None,
             instructions: meter.instructions().and_then(|count| per_io(count, outcome.ios)),
             calls_percent: calls.and_then(|calls| per_io(calls, outcome.counted_ios)),
         }
@@ -116,13 +121,15 @@ pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Rw;
 
     #[test]
     fn row_divides_by_the_window_it_was_counted_in() {
         let mut outcome =
             Outcome { ios: 2000, elapsed: Duration::from_millis(500), ..Outcome::default() };
         outcome.latency.record(60);
-        let row = Row::new("ram", "4k randread qd1", 4096, &outcome, &Meter::new(None));
+        let shape = Shape { rw: Rw::Read, bytes: 4096, depth: 1, jobs: 1, digests: false };
+        let row = Row::new("ram", &shape, &outcome, &Meter::new(None));
         assert_eq!((row.iops, row.mib_per_s, row.p50_ns), (4000, 15, 60));
         assert_eq!((row.cpu_ns, row.instructions, row.calls_percent), (None, None, None));
         assert_eq!(per_second(1, Duration::ZERO), 0);

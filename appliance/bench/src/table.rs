@@ -12,8 +12,8 @@ pub const BEGIN: &str = "<!-- bench: begin -->";
 pub const END: &str = "<!-- bench: end -->";
 
 const ROW_HEAD: &str = "| device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | \
-                        CPU ns/IO | instr/IO | calls/IO |";
-const ROW_RULE: &str = "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|";
+                        CPU ns/IO | busy % | instr/IO | calls/IO |";
+const ROW_RULE: &str = "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 const FACT_HEAD: &str = "| measure | value | unit |";
 const FACT_RULE: &str = "|---|--:|---|";
 const UNKNOWN: &str = "-";
@@ -54,7 +54,8 @@ fn render_row(row: &Row) -> String {
     }
     let number = |number: Option<u64>| number.map_or(UNKNOWN.to_owned(), |n| n.to_string());
     let calls = row.calls_percent.map_or(UNKNOWN.to_owned(), hundredths);
-    let _ = writeln!(text, "| {} | {} | {calls} |", number(row.cpu_ns), number(row.instructions));
+    let _ = write!(text, "| {} | {} ", number(row.cpu_ns), number(row.busy_percent));
+    let _ = writeln!(text, "| {} | {calls} |", number(row.instructions));
     text
 }
 
@@ -82,7 +83,8 @@ pub fn parse(text: &str) -> Report {
 }
 
 fn parse_row(cells: &[&str]) -> Option<Row> {
-    let [device, workload, iops, mib, p50, p99, p999, cpu, instructions, calls] = cells else {
+    let [device, workload, iops, mib, p50, p99, p999, cpu, busy, instructions, calls] = cells
+    else {
         return None;
     };
     Some(Row {
@@ -94,6 +96,7 @@ fn parse_row(cells: &[&str]) -> Option<Row> {
         p99_ns: decimal(p99, 3)?,
         p999_ns: decimal(p999, 3)?,
         cpu_ns: cpu.parse().ok(),
+        busy_percent: busy.parse().ok(),
         instructions: instructions.parse().ok(),
         calls_percent: decimal(calls, 2),
     })
@@ -195,6 +198,7 @@ mod tests {
             p99_ns: 80_000,
             p999_ns: 4_000_900,
             cpu_ns: Some(1780),
+            busy_percent: Some(99),
             instructions: None,
             calls_percent: Some(7),
         };
@@ -216,10 +220,10 @@ mod tests {
 Machine: a machine, 2 CPUs  \nKernel: 6.18  \nDate: 2026-11-21  \nCommit: abc1234  \n\
 Command: `holdfast-bench`
 
-| device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | CPU ns/IO | instr/IO | calls/IO |
-|---|---|--:|--:|--:|--:|--:|--:|--:|--:|
-| ram | 4k randread qd32 | 558123 | 2180 | 52.3 | 80.0 | 4000.9 | 1780 | - | 0.07 |
-| null | 4k randread qd1 | 0 | 0 | 0.0 | 0.0 | 0.0 | - | - | - |
+| device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | CPU ns/IO | busy % | instr/IO | calls/IO |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| ram | 4k randread qd32 | 558123 | 2180 | 52.3 | 80.0 | 4000.9 | 1780 | 99 | - | 0.07 |
+| null | 4k randread qd1 | 0 | 0 | 0.0 | 0.0 | 0.0 | - | - | - | - |
 
 | measure | value | unit |
 |---|--:|---|

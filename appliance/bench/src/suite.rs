@@ -1,0 +1,90 @@
+//! The table: every row that `make bench` measures, device by device.
+
+use node::StoreSpec;
+
+use crate::error::BenchError;
+use crate::network::{Site, fill_site, plan, row};
+use crate::options::{Device, Options};
+use crate::report::{Report, Row};
+use crate::shape::Shape;
+use crate::target::LocalTarget;
+use crate::workload::Rw;
+
+/// Depths of the small rows.
+const DEPTHS: [u32; 3] = [1, 32, 128];
+
+/// The rows of a device that stores what it is given.
+fn storage_shapes() -> Vec<Shape> {
+    let small = |rw, depth, digests| Shape { rw, bytes: 4096, depth, jobs: 1, digests };
+    let kinds = [Rw::RandRead, Rw::RandWrite, Rw::RandRw];
+    let mut shapes = Vec::new();
+    for rw in kinds {
+        shapes.extend(DEPTHS.map(|depth| small(rw, depth, false)));
+        shapes.push(small(rw, 32, true));
+    }
+    let large = |rw| Shape { rw, bytes: 128 << 10, depth: 8, jobs: 1, digests: false };
+    shapes.extend([Rw::Read, Rw::Write].map(large));
+    shapes
+}
+
+/// Measures all rows of `name` on a target with `store` behind it.
+fn device_rows(
+    options: &Options,
+    name: &str,
+    store: impl FnOnce() -> Result<StoreSpec, BenchError>,
+    report: &mut Report,
+) -> Result<(), BenchError> {
+    let wanted = |shape: &Shape| options.wants(&format!("{name} {shape}"));
+    let shapes: Vec<Shape> = storage_shapes().into_iter().filter(wanted).collect();
+    if shapes.is_empty() {
+        return Ok(());
+    }
+    let target = LocalTarget::start(plan(options, store()?))?;
+    let site = Site::local(name, &target);
+    fill_site(options, &site)?;
+    for shape in shapes {
+        let row = row(options, &site, shape)?;
+        progress(options, &row);
+        report.rows.push(row);
+    }
+    target.shutdown()?;
+    Ok(())
+}
+
+/// Shows a row as soon as it is there.
+fn progress(options: &Options, row: &Row) {
+    if !options.json {
+        let Row { device, workload, iops, p50_ns, .. } = row;
+        eprintln!("{device:6} {workload:28} {iops:>9} IOPS  p50 {} us", p50_ns / 1000);
+    }
+}
+
+/// Measures the whole table.
+///
+/// # Errors
+/// The first target or run that failed.
+pub fn measure(options: &Options, report: &mut Report) -> Result<(), BenchError> {
+    let bytes = options.size;
+    device_rows(options, "ram", || Ok(StoreSpec::Ram { bytes }), report)
+}
+
+/// Measures one workload on a device of a target in this process.
+///
+/// # Errors
+/// A target or a run that failed.
+pub fn single(options: &Options, shape: Shape) -> Result<Row, BenchError> {
+    let target = LocalTarget::start(plan(options, store(options)?))?;
+    let site = Site::local(&options.device.to_string(), &target);
+    fill_site(options, &site)?;
+    let row = row(options, &site, shape)?;
+    target.shutdown()?;
+    Ok(row)
+}
+
+/// What is behind the volume that the command line asks for.
+fn store(options: &Options) -> Result<StoreSpec, BenchError> {
+    match options.device {
+        Device::Ram => Ok(StoreSpec::Ram { bytes: options.size }),
+        ref other => Err(BenchError::Usage(format!("no target for {other}"))),
+    }
+}
