@@ -8,7 +8,8 @@ const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
 
-/// What must not be written, where it may be all the same, and why not.
+/// What must not be written, where it may be all the same, and why not. (`get` is NVMe's own verb in
+/// Get Features and Property Get.)
 const FORBIDDEN: [(&str, &[&str], &str); 15] = [
     ("todo!(", &[], "finish it or leave it out"),
     ("unimplemented!(", &[], "finish it or leave it out"),
@@ -22,7 +23,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 15] = [
     ("Instant::now()", &["appliance", "hw-tests", "mgmt", "transports/net-uring"], "turn(now)"),
     ("SystemTime::now()", &["appliance", "hw-tests", "mgmt"], "turn(now)"),
     ("println!(", &["appliance", "hw-tests", "mgmt", "bdev/core/src/conformance.rs"], "a library"),
-    ("fn get_", &[], "name the thing, not the getting"),
+    ("fn get_", &["transports/nvmf"], "name the thing, not the getting"),
     ("/work/", &[], "a path of one machine"),
     ("rand::", &[], "use bdev::Rng with a seed"),
 ];
@@ -109,7 +110,8 @@ fn forbidden_calls_are_absent() {
     for source in judged() {
         for (number, line) in source.lines() {
             for (pattern, places, why) in FORBIDDEN {
-                let excused = places.iter().any(|place| source.path.starts_with(place));
+                let prints = pattern == "println!(" && is_program(&source.path);
+                let excused = prints || places.iter().any(|place| source.path.starts_with(place));
                 let line = line.replace("fn get_mut", "");
                 if line.contains(pattern) && !excused && !line.trim_start().starts_with("//") {
                     complaints.push(format!("{}:{number}: {pattern} ({why})", source.path));
@@ -121,6 +123,11 @@ fn forbidden_calls_are_absent() {
         }
     }
     assert_none("forbidden", complaints);
+}
+
+/// Tests and examples talk to whoever runs them.
+fn is_program(path: &str) -> bool {
+    path.contains("/tests/") || path.contains("/examples/")
 }
 
 #[test]
