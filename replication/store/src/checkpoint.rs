@@ -83,14 +83,19 @@ impl Checkpoint {
 
 impl Store {
     /// Starts to make everything since the last checkpoint durable, with `tail` as the place where
-    /// replay starts from then on. False when a checkpoint is running already, or one failed.
+    /// replay starts from then on. False when a checkpoint is running already, one failed, or
+    /// claimed extents left no room for it.
     pub fn begin_checkpoint(&mut self, tail: LogTail) -> bool {
         if self.checkpoint.blocks_edits() {
             return false;
         }
         let need = self.checkpoint_pages_most(u64::from(self.cache.dirty()));
-        let prepared = self.meta.prepare(need, &mut self.space);
-        assert!(prepared, "edits and allocations leave the pages that a checkpoint needs");
+        if !self.meta.prepare(need, &mut self.space) {
+            // Edits and allocations leave the pages that a checkpoint needs; extents that a replay
+            // claims may not. Reads go on; abandoned extents make room again.
+            self.meta.unprepare(&mut self.space);
+            return false;
+        }
         let mut work = std::mem::take(&mut self.checkpoint.work);
         work.clear();
         self.cache.collect_dirty(&mut work);

@@ -20,8 +20,10 @@ pub(crate) struct MetaSpace {
     current: Option<Extent>,
     /// Where the search for extents with free pages goes on.
     cursor: usize,
-    /// Pages that can be allocated, those of fresh extents included.
+    /// Pages that can be allocated, those of fresh and of emptied extents included.
     free: u64,
+    /// Those of emptied extents: used last, so that the extents can leave.
+    free_emptied: u64,
     /// Pages in use, those that are being freed included.
     used: u64,
 }
@@ -32,7 +34,7 @@ impl MetaSpace {
     pub(crate) fn new(extents: usize, fresh: usize) -> MetaSpace {
         let table = Table::new(extents);
         let fresh = Vec::with_capacity(fresh);
-        MetaSpace { table, fresh, current: None, cursor: 0, free: 0, used: 0 }
+        MetaSpace { table, fresh, current: None, cursor: 0, free: 0, free_emptied: 0, used: 0 }
     }
 
     /// Pages that can be allocated without taking an extent.
@@ -128,6 +130,10 @@ impl MetaSpace {
         if used_of(*entry) == 0 {
             space.commit(extent);
         }
+        if is_emptied(*entry) {
+            self.free_emptied -= holes(*entry);
+            space.reopen(extent);
+        }
         *entry |= bit;
         self.free -= 1;
         self.used += 1;
@@ -141,8 +147,8 @@ impl MetaSpace {
         assert!(*entry & bit != 0, "only used pages are freed");
         assert!(*entry & bit << 16 == 0, "a page is freed once");
         *entry |= bit << 16;
-        if is_closed(*entry) {
-            self.free -= u64::from(used_of(*entry).count_zeros());
+        if is_emptied(*entry) {
+            self.free_emptied += holes(*entry);
             space.release(extent);
         }
     }
@@ -157,7 +163,9 @@ impl MetaSpace {
                 continue;
             };
             self.used -= u64::from((entry >> 16).count_ones());
-            if is_closed(entry) {
+            if is_emptied(entry) {
+                self.free -= holes(entry);
+                self.free_emptied -= holes(entry);
                 self.table.remove(extent); // May move a later one into this slot: look again.
             } else {
                 let rest = (entry & 0xffff) & !(entry >> 16);
@@ -168,7 +176,10 @@ impl MetaSpace {
     }
 
     fn extent_with_room(&mut self) -> Extent {
-        let room = |extent: &Extent| self.table.get(extent.number()).is_some_and(has_room);
+        // Emptied extents come last; the budget counts on them all the same.
+        let emptied_too = self.free == self.free_emptied;
+        let fits = |entry: u32| holes(entry) > 0 && (emptied_too || !is_emptied(entry));
+        let room = |extent: &Extent| self.table.get(extent.number()).is_some_and(fits);
         if let Some(extent) = self.current.filter(room) {
             return extent;
         }
@@ -177,7 +188,7 @@ impl MetaSpace {
         }
         loop {
             self.cursor = (self.cursor + 1) % self.table.slots();
-            let found = self.table.at(self.cursor).filter(|&(_, entry)| has_room(entry));
+            let found = self.table.at(self.cursor).filter(|&(_, entry)| fits(entry));
             if let Some((extent, _)) = found {
                 return Extent::from_raw(extent).expect("the table holds extents");
             }
@@ -194,11 +205,13 @@ fn used_of(entry: u32) -> u16 {
     u16::try_from(entry & 0xffff).expect("masked")
 }
 
-/// True when every used page is being freed: the extent leaves with the next checkpoint.
-fn is_closed(entry: u32) -> bool {
+/// True when every used page is being freed: the extent leaves with the next checkpoint, unless a
+/// page of it is used again before.
+fn is_emptied(entry: u32) -> bool {
     entry >> 16 != 0 && entry >> 16 == entry & 0xffff
 }
 
-fn has_room(entry: u32) -> bool {
-    entry & 0xffff != 0xffff && !is_closed(entry)
+/// Pages that are not in use.
+fn holes(entry: u32) -> u64 {
+    u64::from(used_of(entry).count_zeros())
 }

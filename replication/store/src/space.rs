@@ -179,6 +179,15 @@ impl SpaceMap {
         self.mapped -= 1;
     }
 
+    /// Released -> Mapped: the extent is used after all. Its page of the map is dirty already.
+    pub(crate) fn reopen(&mut self, extent: Extent) {
+        assert_eq!(self.state(extent), ExtentState::Released);
+        let (word, mask) = place(extent);
+        self.held[word] &= !mask;
+        self.groups[group_of(extent)].released -= 1;
+        self.mapped += 1;
+    }
+
     /// The map without the released extents is durable: Released -> Free.
     pub(crate) fn settle(&mut self) {
         for (index, group) in self.groups.iter_mut().enumerate() {

@@ -128,6 +128,10 @@ impl Store {
                 self.unmap_in_leaf(slot, &path, frame, range);
                 0
             }
+            Walk::Absent(_) if path.len == 0 => {
+                range.start = range.end; // There is no tree at all.
+                return Unmap::Done;
+            }
             Walk::Absent(level) => level,
             Walk::Pending => return Unmap::Pending,
             Walk::Damaged(page) => return Unmap::Damaged(page),

@@ -67,7 +67,7 @@ fn churn(rig: &mut Rig, rng: &mut Rng, steps: u64, pace: u64) {
 
 #[test]
 fn random_edits_match_a_model_across_remounts() {
-    let (first, rounds) = fuzz(12);
+    let (first, rounds) = fuzz(4);
     for seed in first..first + rounds {
         eprintln!("FUZZ_SEED={seed} FUZZ_ROUNDS=1 cargo nextest run -p store random_edits");
         let mut rng = Rng::new(seed);
@@ -99,7 +99,7 @@ fn random_edits_match_a_model_across_remounts() {
 
 #[test]
 fn power_failure_at_every_write_leaves_the_last_durable_map() {
-    let (first, rounds) = fuzz(3);
+    let (first, rounds) = fuzz(1);
     for seed in first..first + rounds {
         eprintln!("FUZZ_SEED={seed} FUZZ_ROUNDS=1 cargo nextest run -p store power_failure");
         for writes in 0.. {

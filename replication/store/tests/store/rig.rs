@@ -28,7 +28,6 @@ struct Inner {
     view: Vec<u8>,
     unflushed: Vec<(usize, Vec<u8>)>,
     writes_left: Option<u64>,
-    writes: u64,
     dead: bool,
     fail_writes: bool,
     done: Vec<Completion>,
@@ -49,7 +48,6 @@ impl Disk {
             durable: image,
             unflushed: Vec::new(),
             writes_left: None,
-            writes: 0,
             dead: false,
             fail_writes: false,
             done: Vec::new(),
@@ -58,10 +56,6 @@ impl Disk {
 
     pub(crate) fn info(&self) -> Info {
         self.0.borrow().info.clone()
-    }
-
-    pub(crate) fn block_size(&self) -> u32 {
-        self.0.borrow().info.block_size
     }
 
     pub(crate) fn kill_after(&self, writes: u64) {
@@ -74,10 +68,6 @@ impl Disk {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.0.borrow().dead
-    }
-
-    pub(crate) fn writes(&self) -> u64 {
-        self.0.borrow().writes
     }
 
     pub(crate) fn view(&self) -> Vec<u8> {
@@ -123,7 +113,6 @@ impl Inner {
                 if self.fail_writes {
                     return Status::Io;
                 }
-                self.writes += 1;
                 let bytes = buf.bytes()[..len].to_vec();
                 self.view[at..at + len].copy_from_slice(&bytes);
                 self.unflushed.push((at, bytes));
