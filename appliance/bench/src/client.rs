@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bdev::{Completion, Data, Fifo, Instant, Pool, Queue, Request, Status};
-use net::{Batch, ConnId, Event, Net};
+use net::{Batch, CloseReason, ConnId, Event, Net};
 use nvmf::initiator::{
     Admin, AdminInfo, Failure, HostIdentity, Initiator, NamespaceInfo, QueueOptions,
 };
@@ -44,13 +44,21 @@ pub enum ConnectError {
     /// The sockets refused.
     #[error("{0}")]
     Net(#[from] net::NetError),
-    /// The target did, or the connection ended.
+    /// The target did.
     #[error("connecting queue {qid}: {failure:?}")]
     Failed {
         /// 0 is the admin queue.
         qid: u16,
         /// Why.
         failure: Failure,
+    },
+    /// The connection could not be had, or ended.
+    #[error("connecting queue {qid}: {reason}")]
+    Closed {
+        /// 0 is the admin queue.
+        qid: u16,
+        /// Why.
+        reason: CloseReason,
     },
     /// The target grants fewer I/O queues.
     #[error("the target grants {granted} I/O queues of {asked}")]
@@ -149,7 +157,7 @@ struct NamespaceQueue {
 impl Queue for NamespaceQueue {
     fn submit(&mut self, requests: &mut Fifo<Request>) {
         let lane = &mut self.hub.borrow_mut().lanes[self.lane];
-        if lane.machine.initiator().failure().is_none() {
+        if lane.closed.is_none() && lane.machine.failure().is_none() {
             lane.machine.initiator().submit(self.nsid, self.block_size, requests);
             return;
         }
@@ -215,6 +223,7 @@ struct Lane {
     /// Finished requests, and those whose buffer the batch in flight still shares.
     done: Fifo<Completion>,
     is_open: bool,
+    closed: Option<CloseReason>,
 }
 
 impl Lane {
@@ -261,6 +270,7 @@ impl Hub {
             batch: Some(Batch::new(BATCH_PIECES, BATCH_SCRATCH)),
             done: Fifo::new(usize::from(nvmf::QUEUE_ENTRIES_MAX)),
             is_open: false,
+            closed: None,
         });
         Ok(())
     }
@@ -280,8 +290,12 @@ impl Hub {
                 return Ok(found);
             }
             for (qid, lane) in (0..).zip(&self.lanes) {
-                if let Some(failure) = lane.machine.failure() {
-                    return Err(ConnectError::Failed { qid, failure });
+                match (lane.machine.failure(), lane.closed) {
+                    (Some(failure), _) if failure != Failure::Closed => {
+                        return Err(ConnectError::Failed { qid, failure });
+                    }
+                    (_, Some(reason)) => return Err(ConnectError::Closed { qid, reason }),
+                    _ => {}
                 }
             }
             if self.out_of_buffers {
@@ -347,7 +361,8 @@ impl Hub {
                 lane.machine.initiator().on_sent(&mut batch);
                 lane.batch = Some(batch);
             }
-            Event::Closed { batch, .. } => {
+            Event::Closed { batch, reason, .. } => {
+                lane.closed = Some(reason);
                 if let Some(mut batch) = batch {
                     lane.machine.initiator().on_sent(&mut batch);
                     lane.batch = Some(batch);

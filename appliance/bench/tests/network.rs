@@ -1,0 +1,226 @@
+//! The initiator against a real shard, over pipes in memory and over TCP.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bdev::{Completion, Fifo, Instant, Pool, PoolConfig, Queue, Request};
+use bench::client::{Client, ConnectError, Destination};
+use bench::job::{Job, JobPlan, RunError, Timeline, run};
+use bench::network::{Site, connect};
+use bench::target::{LocalTarget, TargetPlan, subsystem};
+use bench::workload::{Rw, Workload};
+use net::{PipeConfig, PipeNet, Pipes};
+use node::{NodeConfig, Shard, StoreSpec, VolumeSpec, node};
+use nvmf::{Config, Hosts, Namespace, Nqn, Subsystem, Target};
+use reactor::{Idle, Machine};
+
+const BYTES: u64 = 1 << 20;
+const UUID: [u8; 16] = [3; 16];
+
+/// A shard and its hosts on one thread and one virtual clock.
+#[derive(Clone)]
+struct World {
+    pipes: Pipes,
+    shard: Rc<RefCell<Shard>>,
+    ns: Rc<RefCell<u64>>,
+}
+
+impl World {
+    /// A target on `10.0.0.1:4420` with one volume of `block_size`.
+    fn new(config: PipeConfig, block_size: u32) -> World {
+        let target = Target::new(Config::default()).expect("an empty target");
+        let node_config = NodeConfig { connections_max: 8, ..NodeConfig::new(target.clone(), 1) };
+        let (handle, mut seeds) = node(node_config);
+        let pipes = Pipes::new(config);
+        let pool = Pool::new(&PoolConfig::for_bytes(16 << 20)).expect("memory");
+        let net = PipeNet::new(&pipes, "10.0.0.1".parse().expect("an address"), 8);
+        let shard = seeds.pop().expect("one shard").start(Rc::new(pool), Box::new(net));
+        let world =
+            World { pipes, shard: Rc::new(RefCell::new(shard)), ns: Rc::new(RefCell::new(0)) };
+        let (store, mut opened) = handle.open_store(StoreSpec::Ram { bytes: BYTES }).expect("room");
+        world.until(|| opened.take()).expect("opened");
+        let spec = VolumeSpec { name: "a".into(), uuid: UUID, bytes: BYTES, block_size };
+        let mut created = handle.create_volume(store, spec).expect("room");
+        let volume = world.until(|| created.take()).expect("created");
+        let (namespace, mut attached) = handle.attach(store, &volume).expect("room");
+        world.until(|| attached.take()).expect("attached");
+        let mut listening = handle.listen(address()).expect("room");
+        world.until(|| listening.take()).expect("listening");
+        let namespace = Namespace {
+            nsid: 1,
+            handle: namespace,
+            uuid: UUID,
+            block_size,
+            blocks: BYTES / u64::from(block_size),
+            atomic_blocks: 1,
+        };
+        let subsystem = Subsystem {
+            nqn: subsystem(),
+            serial: "S1".into(),
+            hosts: Hosts::Any,
+            namespaces: vec![namespace],
+        };
+        target.replace(Config { subsystems: vec![subsystem], ..Config::default() }).expect("sane");
+        world
+    }
+
+    /// One turn of everything; the time after it.
+    fn turn(&self) -> Instant {
+        let now = {
+            let arrives = self.pipes.next_moment().map_or(0, Instant::as_ns);
+            let mut ns = self.ns.borrow_mut();
+            *ns = arrives.max(*ns + 1000);
+            Instant::from_ns(*ns)
+        };
+        self.pipes.advance_to(now);
+        self.shard.borrow_mut().turn(now);
+        now
+    }
+
+    fn until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
+        loop {
+            self.turn();
+            if let Some(found) = ready() {
+                return found;
+            }
+        }
+    }
+
+    fn connect(&self, pool: &Rc<Pool>, queues: u16, digests: bool) -> Client {
+        let net = PipeNet::new(&self.pipes, "10.0.0.2".parse().expect("an address"), 8);
+        let destination =
+            Destination { address: address(), subsystem: subsystem(), queues, digests };
+        Client::connect(Box::new(net), Rc::clone(pool), &destination, &mut || self.turn())
+            .expect("the target answers")
+    }
+
+    /// The queue, such that each poll of it is a turn of the target too.
+    fn watch(&self, queue: Box<dyn Queue>) -> Box<dyn Queue> {
+        Box::new(Watched { world: self.clone(), queue })
+    }
+}
+
+struct Watched {
+    world: World,
+    queue: Box<dyn Queue>,
+}
+
+impl Queue for Watched {
+    fn submit(&mut self, requests: &mut Fifo<Request>) {
+        self.queue.submit(requests);
+    }
+
+    fn kick(&mut self) {
+        self.queue.kick();
+    }
+
+    fn poll(&mut self, completions: &mut Fifo<Completion>) {
+        self.world.turn();
+        self.queue.poll(completions);
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.queue.in_flight()
+    }
+}
+
+fn address() -> SocketAddr {
+    "10.0.0.1:4420".parse().expect("an address")
+}
+
+fn pool() -> Rc<Pool> {
+    Rc::new(Pool::new(&PoolConfig::for_bytes(16 << 20)).expect("memory"))
+}
+
+fn plan(block_size: u32, blocks: u32, number: u64) -> JobPlan {
+    let len = BYTES / u64::from(block_size) / 4;
+    let workload = Workload { rw: Rw::RandRw, blocks, read_percent: 50, first: number * len, len };
+    JobPlan { workload, depth: 16, block_size, seed: 11 + number, verify: true }
+}
+
+fn timeline(ios_max: u64) -> Timeline {
+    let measured = Duration::from_secs(1_000_000);
+    Timeline { warm: Duration::ZERO, measured, counted: Duration::ZERO, ios_max }
+}
+
+#[test]
+fn verified_mix_over_nasty_pipes_finds_nothing_wrong() {
+    for (block_size, blocks, digests) in [(4096, 1, false), (512, 3, true), (4096, 8, true)] {
+        let world = World::new(PipeConfig::nasty(7), block_size);
+        let pool = pool();
+        let client = world.connect(&pool, 2, digests);
+        assert_eq!(client.namespace().block_size, block_size);
+        let job = |number: u16| {
+            let queue = world.watch(client.queue(number));
+            Job::new(queue, &pool, &plan(block_size, blocks, u64::from(number))).expect("buffers")
+        };
+        let mut jobs = [job(0), job(1)];
+        let mut clock = || world.turn();
+        let outcome = run(&mut jobs, &timeline(600), &mut clock, &mut ()).unwrap();
+        assert!(outcome.total_ios >= 600);
+        assert!(outcome.verified_blocks > 100, "{} blocks", outcome.verified_blocks);
+    }
+}
+
+#[test]
+fn lost_target_fails_the_run_instead_of_hanging_it() {
+    let world = World::new(PipeConfig::default(), 4096);
+    let pool = pool();
+    let client = world.connect(&pool, 1, false);
+    let queue = world.watch(client.queue(0));
+    let mut jobs = [Job::new(queue, &pool, &plan(4096, 1, 0)).unwrap()];
+    let mut turns = 0;
+    let mut clock = || {
+        turns += 1;
+        if turns == 50 {
+            world.pipes.reset_host("10.0.0.1".parse().unwrap());
+        }
+        world.turn()
+    };
+    let error = run(&mut jobs, &timeline(1_000_000), &mut clock, &mut ()).unwrap_err();
+    let RunError::Failed { last, .. } = error else { panic!("{error}") };
+    assert_eq!(last, bdev::Status::Gone);
+}
+
+#[test]
+fn unknown_subsystem_and_silent_address_are_told_apart() {
+    let world = World::new(PipeConfig::default(), 4096);
+    let attempt = |address, subsystem| {
+        let net = PipeNet::new(&world.pipes, "10.0.0.2".parse().unwrap(), 8);
+        let destination = Destination { address, subsystem, queues: 1, digests: false };
+        let mut idle = || world.turn();
+        Client::connect(Box::new(net), pool(), &destination, &mut idle).err().expect("refused")
+    };
+    let other = Nqn::new("nqn.2026-11.io.example:other").unwrap();
+    let unknown = attempt(address(), other);
+    assert!(matches!(unknown, ConnectError::Failed { qid: 0, .. }), "{unknown}");
+    let silent = attempt("10.0.0.9:4420".parse().unwrap(), other);
+    let ConnectError::Closed { qid: 0, reason } = silent else { panic!("{silent}") };
+    assert_eq!(reason, net::CloseReason::Refused);
+}
+
+#[test]
+fn verified_mix_over_tcp_finds_nothing_wrong() {
+    let store = StoreSpec::Ram { bytes: BYTES };
+    let idle = Idle::Adaptive;
+    let plan_of_target = TargetPlan { store, bytes: BYTES, block_size: 4096, cpu: None, idle };
+    let target = LocalTarget::start(plan_of_target).unwrap();
+    let site = Site::local("ram", &target);
+    let pool = pool();
+    let client = connect(&site, &pool, 2, true).unwrap();
+    let job = |number| {
+        let plan = plan(4096, 1, u64::from(number));
+        Job::new(client.queue(number), &pool, &plan).unwrap()
+    };
+    let mut jobs = [job(0), job(1)];
+    let clock = bench::clock::Clock::start();
+    let outcome = run(&mut jobs, &timeline(2000), &mut || clock.now(), &mut ()).unwrap();
+    assert!(outcome.verified_blocks > 100, "{} blocks", outcome.verified_blocks);
+    let status = target.store_status().unwrap();
+    assert_eq!(status.volumes.len(), 1);
+    drop(jobs);
+    drop(client);
+    target.shutdown().unwrap();
+}
