@@ -1,0 +1,198 @@
+//! When to checkpoint, and what follows: forget the overlay's part, trim the log.
+
+use std::time::Duration;
+
+use store::{LogTail, Unmap};
+use wal::{Lsn, Point};
+
+use crate::core::Core;
+use crate::journal::Kind;
+use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, RANGES_MAX};
+
+/// The state of checkpointing.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    /// A checkpoint up to here is durable; what it covers is being forgotten.
+    forgetting: Option<Point>,
+    /// The newest boundary of the log that the map covers.
+    covered: Point,
+    /// Position of the newest mark.
+    pub(crate) last_mark: u64,
+    /// Space of deleted volumes waits to be given back.
+    pub(crate) reclaim: bool,
+    /// An edit was refused until a checkpoint has been.
+    pub(crate) wanted: bool,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(tail: Point) -> Checkpoint {
+        let last_mark = tail.position;
+        Checkpoint { forgetting: None, covered: tail, last_mark, reclaim: true, wanted: false }
+    }
+
+    /// The checkpoint failed.
+    pub(crate) fn abort(&mut self) {
+        self.wanted = false;
+    }
+}
+
+impl Core {
+    /// Destaging, checkpointing, forgetting, reclaiming: a bounded step of each.
+    pub(crate) fn background(&mut self) -> bool {
+        let mut progress = self.forget_step();
+        if self.failed.is_some() || self.store.is_checkpointing() {
+            return progress;
+        }
+        if self.destage.in_flight == 0 && self.checkpoint_due() && self.begin_checkpoint() {
+            return true;
+        }
+        progress |= self.reclaim_step();
+        progress | self.destage_step()
+    }
+
+    /// Everything that the log holds shall be in the map soon.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.draining || self.space_wanted || self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.now.saturating_since(self.written_at) >= Duration::from_nanos(self.idle_ns)
+    }
+
+    /// Durable records that the map does not have.
+    pub(crate) fn nothing_to_destage(&self) -> bool {
+        self.journal.pending() == 0
+    }
+
+    pub(crate) fn is_reclaiming(&self) -> bool {
+        self.checkpoint.reclaim
+    }
+
+    /// True when nothing is left to do in the background but wait for hosts.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.nothing_to_destage()
+            && self.wal.is_idle()
+            && self.wal.used_blocks() == 0
+            && self.checkpoint.forgetting.is_none()
+            && !self.checkpoint.reclaim
+            && !self.store.is_checkpointing()
+            && !self.store.is_dirty()
+    }
+
+    /// Shortages that only a checkpoint ends.
+    fn is_pressed(&self) -> bool {
+        self.wal.used_blocks() * 100 >= self.wal.ring_blocks() * LOG_SOFT || self.is_scarce()
+    }
+
+    /// The overlay or the journal is running out of places.
+    pub(crate) fn is_scarce(&self) -> bool {
+        let room = self.overlay.room().saturating_sub(self.pledged_blocks);
+        room < self.overlay.len()
+            || self.overlay.range_room() < RANGES_MAX / 2 + self.pledged_ranges
+            || self.journal.is_crowded()
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        if self.checkpoint.forgetting.is_some() {
+            return false;
+        }
+        let gain = self.covered().position - self.wal.tail().position;
+        if self.checkpoint.wanted {
+            self.checkpoint.wanted = gain > 0 || self.store.is_dirty();
+            return self.checkpoint.wanted;
+        }
+        if !self.destage.is_idle() {
+            return false;
+        }
+        let share = gain * 100 / self.wal.ring_blocks();
+        let rest = self.nothing_to_destage();
+        share >= CHECKPOINT_SHARE
+            || (self.store.needs_checkpoint() && self.store.is_dirty())
+            || (self.is_pressed() && gain > 0 && (rest || share >= 5 || self.is_scarce()))
+            || (self.wants_all() && rest && (gain > 0 || self.store.is_dirty()))
+    }
+
+    /// The newest boundary of the log before which everything is in the map.
+    fn covered(&mut self) -> Point {
+        match self.journal.peek(0) {
+            None => {
+                self.checkpoint.covered = self.wal.durable();
+                while self.marks.front().is_some_and(|m| m.lsn <= self.wal.durable().lsn) {
+                    self.marks.pop();
+                }
+            }
+            Some(next) => {
+                while let Some(mark) = self.marks.front().copied() {
+                    if mark.lsn.0 > next.lsn {
+                        break;
+                    }
+                    self.checkpoint.covered = mark;
+                    self.marks.pop();
+                }
+            }
+        }
+        self.checkpoint.covered
+    }
+
+    fn begin_checkpoint(&mut self) -> bool {
+        assert!(!self.controls.is_ahead(), "the catalog knows what the log says");
+        let point = self.covered();
+        let tail = LogTail { position: point.position, lsn: point.lsn.0, chain: point.chain };
+        self.checkpoint.wanted = false;
+        self.store.begin_checkpoint(tail)
+    }
+
+    /// A checkpoint is durable.
+    pub(crate) fn on_checkpoint(&mut self, tail: LogTail) {
+        self.stats.checkpoints += 1;
+        let point = Point { position: tail.position, lsn: Lsn(tail.lsn), chain: tail.chain };
+        self.checkpoint.forgetting = Some(point);
+    }
+
+    /// Forgets what the last checkpoint covers, then trims the log.
+    fn forget_step(&mut self) -> bool {
+        let Some(point) = self.checkpoint.forgetting else { return false };
+        let mut budget = FORGET_BLOCKS;
+        while budget > 0 {
+            let Some(entry) = self.journal.forget_below(point.lsn.0) else {
+                self.wal.trim(point);
+                self.checkpoint.forgetting = None;
+                return true;
+            };
+            if entry.kind == Kind::ZeroRange {
+                self.overlay.forget_range(entry.lsn);
+                continue;
+            }
+            for block in entry.block..entry.block + entry.blocks {
+                let old = self.overlay.forget(entry.volume, block, entry.lsn);
+                self.reserved -= u64::from(old.is_some_and(|old| old.reserved));
+            }
+            budget = budget.saturating_sub(entry.blocks);
+        }
+        true
+    }
+
+    /// Gives back the space of deleted volumes, a step at a time.
+    fn reclaim_step(&mut self) -> bool {
+        if !self.checkpoint.reclaim {
+            return false;
+        }
+        match self.store.reclaim() {
+            Unmap::More => true,
+            Unmap::Done => {
+                self.checkpoint.reclaim = false;
+                true
+            }
+            Unmap::Pending => false,
+            Unmap::Busy => {
+                self.checkpoint.wanted = true;
+                false
+            }
+            Unmap::Damaged(_) => {
+                // Its space stays in use; `store::check` names the page.
+                self.checkpoint.reclaim = false;
+                false
+            }
+        }
+    }
+}

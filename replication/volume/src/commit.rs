@@ -1,0 +1,209 @@
+//! From the log to the overlay: what happens when records become durable.
+
+use bdev::Status;
+use wal::{Group, Point, Record};
+
+use crate::control::Control;
+use crate::core::Core;
+use crate::journal::{Entry, Kind};
+use crate::overlay::{Place, Version, ZeroRange};
+use crate::write::EXTENT_BLOCKS;
+
+/// A record that was appended and is not yet durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    /// The operation that waits for it; [`NO_OP`] for control records.
+    pub(crate) op: u32,
+    pub(crate) volume: u32,
+    pub(crate) block: u64,
+    pub(crate) blocks: u64,
+    pub(crate) what: What,
+}
+
+/// What the record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// With a bit for each block that set an extent aside.
+    Write {
+        reserve: u64,
+    },
+    Direct {
+        extent: u64,
+    },
+    Zero,
+    ZeroRange,
+    /// Create, delete or resize; the details wait in `Core::controls`.
+    Control,
+}
+
+impl What {
+    fn is_zero(self) -> bool {
+        matches!(self, What::Zero | What::ZeroRange)
+    }
+}
+
+/// No operation waits.
+pub(crate) const NO_OP: u32 = u32::MAX;
+
+impl Core {
+    /// Remembers an appended record, and pledges the room that it will take.
+    pub(crate) fn pend(&mut self, pending: Pending, crcs: &[u32]) {
+        match pending.what {
+            What::ZeroRange => self.pledged_ranges += 1,
+            What::Control => {}
+            _ => self.pledged_blocks += slots_of(&pending),
+        }
+        self.pending_zeroes += u32::from(pending.what.is_zero());
+        for &crc in crcs {
+            let pushed = self.crcs.push(crc);
+            assert!(pushed.is_ok(), "room was checked");
+        }
+        let pushed = self.pending.push(pending);
+        assert!(pushed.is_ok(), "room was checked");
+    }
+
+    /// What the log has to say.
+    pub(crate) fn drive_log(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(event) = self.wal.poll_event() {
+            progress = true;
+            match event {
+                wal::Event::Durable(group) => self.on_durable(&group),
+                wal::Event::Failed(status) => self.on_log_failed(status),
+            }
+        }
+        progress
+    }
+
+    fn on_durable(&mut self, group: &Group) {
+        let (mut lsn, mut position) = (group.first.0, group.payload);
+        for _ in 0..group.records {
+            let pending = self.pending.pop().expect("every record was pending");
+            match pending.what {
+                What::Control => self.on_control_durable(),
+                _ => self.enter_pending(&pending, lsn, &mut position),
+            }
+            lsn += 1;
+            if pending.op != NO_OP {
+                let op = self.ops.get_mut(pending.op).expect("an operation waits for its records");
+                op.pending -= 1;
+                self.settle(pending.op);
+            }
+        }
+        self.mark(group.end);
+    }
+
+    /// Enters a durable record into the overlay and the journal.
+    fn enter_pending(&mut self, pending: &Pending, lsn: u64, position: &mut u64) {
+        let Pending { volume, block, blocks, what, .. } = *pending;
+        if what == What::ZeroRange {
+            self.pledged_ranges -= 1;
+        } else {
+            self.pledged_blocks -= slots_of(pending);
+        }
+        self.pending_zeroes -= u32::from(what.is_zero());
+        let kind = match what {
+            What::Write { reserve } => {
+                for index in 0..blocks {
+                    let reserved = reserve >> index & 1 == 1;
+                    let place = Place::Log(*position + index);
+                    let crc = self.crcs.pop().expect("one for each block");
+                    self.enter(volume, block + index, Version { lsn, place, crc, reserved });
+                }
+                *position += blocks;
+                Kind::Write { position: *position - blocks }
+            }
+            What::Direct { extent } => {
+                for index in 0..blocks {
+                    let place = Place::Device(extent * EXTENT_BLOCKS + index);
+                    let crc = self.crcs.pop().expect("one for each block");
+                    let version = Version { lsn, place, crc, reserved: false };
+                    self.enter(volume, block + index, version);
+                }
+                Kind::Direct { extent, owned: true }
+            }
+            What::Zero => {
+                for index in 0..blocks {
+                    let version = Version { lsn, place: Place::Zero, crc: 0, reserved: false };
+                    self.enter(volume, block + index, version);
+                }
+                Kind::Zero
+            }
+            What::ZeroRange => {
+                let range = ZeroRange { lsn, volume, start: block, end: block + blocks };
+                self.overlay.push_range(range);
+                Kind::ZeroRange
+            }
+            What::Control => panic!("control records do not enter the overlay"),
+        };
+        self.journal.push(Entry { lsn, volume, block, blocks, kind });
+    }
+
+    /// Enters one block; the extent set aside for it passes from the old version to the new.
+    fn enter(&mut self, volume: u32, block: u64, mut version: Version) {
+        let old = self.overlay.find_block(volume, block);
+        let in_log = matches!(version.place, Place::Log(_));
+        if old.is_some_and(|old| old.reserved) {
+            if in_log && !version.reserved {
+                version.reserved = true;
+            } else {
+                self.reserved -= 1;
+            }
+        }
+        self.overlay.insert(volume, block, &version);
+    }
+
+    /// Remembers a place where the log may be trimmed, coarsely.
+    fn mark(&mut self, end: Point) {
+        let stride = self.wal.ring_blocks() / 2048;
+        let last = self.checkpoint.last_mark;
+        if end.position - last >= stride && self.marks.push(end).is_ok() {
+            self.checkpoint.last_mark = end.position;
+        }
+    }
+
+    /// The log is gone: nothing that waits for it will come.
+    fn on_log_failed(&mut self, status: Status) {
+        self.fail("writing the log", status);
+        self.crcs.clear();
+        while let Some(pending) = self.pending.pop() {
+            match pending.what {
+                What::Direct { extent } => self.store.abandon(self.extent(extent)),
+                What::Write { reserve } => self.reserved -= u64::from(reserve.count_ones()),
+                What::Control => self.on_control_failed(status),
+                What::Zero | What::ZeroRange => {}
+            }
+            if pending.op != NO_OP {
+                let op = self.ops.get_mut(pending.op).expect("an operation waits for its records");
+                op.pending -= 1;
+                op.fail(Status::Io);
+                self.settle(pending.op);
+            }
+        }
+        (self.pledged_blocks, self.pledged_ranges, self.pending_zeroes) = (0, 0, 0);
+    }
+
+    /// Appends a control record; false when the log has no room now.
+    pub(crate) fn log_control(&mut self, control: &Control) -> bool {
+        if !self.has_room(0, 0, 0) {
+            return false;
+        }
+        let volume = control.id.0;
+        let body = control.body();
+        let record = match control.verb {
+            crate::control::Verb::Create => Record::Create { volume, body: &body },
+            crate::control::Verb::Delete => Record::Delete { volume },
+            crate::control::Verb::Resize => Record::Resize { volume, bytes: control.size },
+        };
+        if self.wal.append(&record, &[]).is_err() {
+            return false;
+        }
+        let what = What::Control;
+        self.pend(Pending { op: NO_OP, volume, block: 0, blocks: 0, what }, &[]);
+        true
+    }
+}
+
+fn slots_of(pending: &Pending) -> usize {
+    usize::try_from(pending.blocks).expect("a record's blocks are few")
+}

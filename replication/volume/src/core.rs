@@ -1,0 +1,389 @@
+//! The running engine: what it owns, and one turn of it.
+
+use std::rc::Rc;
+
+use bdev::{Completion, Data, Fifo, Info, Instant, Op, OpSet, Pool, Request, Slots, Status};
+use store::Store;
+use wal::{Point, Wal};
+
+use crate::checkpoint::Checkpoint;
+use crate::commit::Pending;
+use crate::control::Controls;
+use crate::destage::Destage;
+use crate::device::{Device, Purpose};
+use crate::error::Event;
+use crate::journal::Journal;
+use crate::limits::{
+    CONTROLS_MAX, EVENTS_MAX, MARKS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX,
+    QUEUES_MAX,
+};
+use crate::lock::Locks;
+use crate::op::HostOp;
+use crate::overlay::Overlay;
+use crate::read::Source;
+use crate::stats::Stats;
+
+/// One queue to a volume.
+#[derive(Debug)]
+pub(crate) struct QueueState {
+    pub(crate) volume: u32,
+    pub(crate) info: Info,
+    /// Finished requests that `poll` has not fetched. As deep as the queue, so it never overflows.
+    pub(crate) done: Fifo<Completion>,
+    pub(crate) in_flight: u32,
+    /// The queue was dropped: completions go nowhere, and the slot is freed with the last of them.
+    pub(crate) closed: bool,
+    /// The volume is being deleted.
+    pub(crate) gone: bool,
+}
+
+/// An engine that serves I/O. See the crate documentation for what calls what.
+pub(crate) struct Core {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) device: Device,
+    pub(crate) store: Store,
+    pub(crate) wal: Wal,
+    pub(crate) overlay: Overlay,
+    pub(crate) journal: Journal,
+    /// Records appended and not yet durable, and the checksums of their blocks.
+    pub(crate) pending: Fifo<Pending>,
+    pub(crate) crcs: Fifo<u32>,
+    /// Slots of the overlay that records in `pending` will take.
+    pub(crate) pledged_blocks: usize,
+    pub(crate) pledged_ranges: usize,
+    /// Records in `pending` that make blocks zero.
+    pub(crate) pending_zeroes: u32,
+    pub(crate) queues: Slots<QueueState>,
+    pub(crate) ops: Slots<HostOp>,
+    /// Operations that could not go on, in the order in which they came.
+    pub(crate) parked_reads: Fifo<u32>,
+    pub(crate) parked_writes: Fifo<u32>,
+    /// Direct writes whose data is durable and whose records wait for the log.
+    pub(crate) parked_directs: Fifo<u32>,
+    pub(crate) locks: Locks,
+    /// Extents set aside for blocks in the overlay.
+    pub(crate) reserved: u64,
+    /// Someone waits for space: destage and checkpoint everything.
+    pub(crate) space_wanted: bool,
+    pub(crate) destage: Destage,
+    pub(crate) checkpoint: Checkpoint,
+    /// Boundaries of the log at which it may be trimmed, oldest first.
+    pub(crate) marks: Fifo<Point>,
+    pub(crate) controls: Controls,
+    pub(crate) events: Fifo<Event>,
+    pub(crate) stats: Stats,
+    pub(crate) failed: Option<Status>,
+    pub(crate) draining: bool,
+    pub(crate) now: Instant,
+    pub(crate) written_at: Instant,
+    /// Largest record of a write, in blocks.
+    pub(crate) piece_blocks: u64,
+    /// Where the blocks of the read at hand are; scratch space.
+    pub(crate) sources: Vec<Source>,
+    pub(crate) log_blocked: bool,
+    pub(crate) idle_ns: u64,
+}
+
+/// What a [`Core`] is made of.
+pub(crate) struct Parts {
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) device: Device,
+    pub(crate) store: Store,
+    pub(crate) wal: Wal,
+    pub(crate) overlay: Overlay,
+    pub(crate) journal: Journal,
+    pub(crate) destage: Destage,
+    pub(crate) reserved: u64,
+    pub(crate) piece_blocks: u64,
+    pub(crate) idle_ns: u64,
+    pub(crate) replayed: u64,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Core {
+        let stats = Stats { replayed_records: parts.replayed, ..Stats::default() };
+        let mut marks = Fifo::new(MARKS_MAX);
+        let marked = marks.push(parts.wal.durable());
+        assert!(marked.is_ok(), "an empty list has room");
+        Core {
+            pool: parts.pool,
+            device: parts.device,
+            store: parts.store,
+            checkpoint: Checkpoint::new(parts.wal.tail()),
+            wal: parts.wal,
+            overlay: parts.overlay,
+            journal: parts.journal,
+            pending: Fifo::new(PENDING_MAX),
+            crcs: Fifo::new(PENDING_CRCS_MAX),
+            pledged_blocks: 0,
+            pledged_ranges: 0,
+            pending_zeroes: 0,
+            queues: Slots::new(QUEUES_MAX),
+            ops: Slots::new(OPS_MAX),
+            parked_reads: Fifo::new(OPS_MAX),
+            parked_writes: Fifo::new(OPS_MAX),
+            parked_directs: Fifo::new(crate::limits::IOS_MAX),
+            locks: Locks::new(OPS_MAX),
+            reserved: parts.reserved,
+            space_wanted: false,
+            destage: parts.destage,
+            marks,
+            controls: Controls::new(),
+            events: Fifo::new(EVENTS_MAX),
+            stats,
+            failed: None,
+            draining: false,
+            now: Instant::ZERO,
+            written_at: Instant::ZERO,
+            piece_blocks: parts.piece_blocks,
+            sources: Vec::with_capacity(OP_BLOCKS_MAX),
+            log_blocked: false,
+            idle_ns: parts.idle_ns,
+        }
+    }
+
+    /// One turn: parked work, background work, requests out, completions in. True when anything
+    /// happened, so that the caller knows that another turn is worth it.
+    pub(crate) fn drive(&mut self, now: Instant) -> bool {
+        self.now = self.now.max(now);
+        self.retry_parked();
+        self.drive_controls();
+        let mut progress = self.background();
+        let before = self.device.machines.len();
+        self.wal.poll_requests(&mut self.device.machines);
+        self.store.poll_requests(&mut self.device.machines, &self.pool);
+        self.device.count_machines(before);
+        progress |= self.device.turn();
+        progress |= self.complete();
+        progress |= self.drive_log();
+        progress |= self.drive_store();
+        progress
+    }
+
+    /// Hands completions of the device to whoever asked.
+    fn complete(&mut self) -> bool {
+        let progress = !self.device.done.is_empty();
+        while let Some(completion) = self.device.done.pop() {
+            if !completion.status.is_ok() {
+                self.stats.device_errors += 1;
+            }
+            match completion.tag.0 >> 28 {
+                wal::TAG_CLASS => self.wal.on_completion(completion),
+                store::TAG_CLASS => self.store.on_completion(completion),
+                _ => self.on_io(completion),
+            }
+        }
+        progress
+    }
+
+    fn on_io(&mut self, completion: Completion) {
+        let key = completion.tag.0 & 0x0fff_ffff;
+        let io = *self.device.ios.get(key).expect("a completion belongs to a slot");
+        match (io.purpose, completion.data) {
+            (Purpose::Read { first, whole }, Data::Into(buf)) => {
+                self.device.ios.remove(key);
+                self.on_read(&io, first, whole, completion.status, buf);
+            }
+            (Purpose::Edge { last }, Data::Into(buf)) => {
+                self.device.ios.remove(key);
+                self.on_edge(&io, last, completion.status, buf);
+            }
+            (Purpose::Direct { .. }, Data::From(slice)) => {
+                drop(slice);
+                self.on_direct(key, completion.status);
+            }
+            (Purpose::WindowRead, Data::Into(buf)) => {
+                self.device.ios.remove(key);
+                self.on_window_read(completion.status, buf);
+            }
+            (Purpose::Destage { .. }, Data::From(buf)) => {
+                self.on_destaged(key, completion.status, buf);
+            }
+            _ => panic!("the device gives back the buffer that it was given"),
+        }
+    }
+
+    /// Takes requests of a queue while there is room.
+    pub(crate) fn submit(&mut self, queue: u32, requests: &mut Fifo<Request>) {
+        loop {
+            let Some(state) = self.queues.get_mut(queue) else { return };
+            let full = state.in_flight as usize >= state.done.capacity() || self.ops.is_full();
+            let crowded = self.parked_writes.len() >= OPS_MAX / 2;
+            if full || requests.front().is_none_or(|next| crowded && next.op != Op::Read) {
+                return;
+            }
+            let Some(request) = requests.pop() else { return };
+            state.in_flight += 1;
+            let refused = if state.gone { Err(Status::Gone) } else { state.info.check(&request) };
+            if let Err(status) = refused {
+                self.stats.host_errors += 1;
+                push_done(state, request.complete(status));
+                continue;
+            }
+            let op = HostOp::new(request, queue, state.volume, state.info.block_size);
+            self.start(op);
+        }
+    }
+
+    /// Starts a checked operation.
+    fn start(&mut self, op: HostOp) {
+        let kind = op.request.op;
+        let bytes = op.bytes as u64;
+        let empty = kind == Op::Flush || op.blocks == 0;
+        let key = self.ops.insert(op).expect("the caller checked for room");
+        match kind {
+            // Everything that was completed is durable: there is nothing to flush.
+            Op::Flush => self.finish(key, Status::Ok),
+            _ if empty => self.finish(key, Status::Ok),
+            Op::Read | Op::Compare => {
+                self.stats.host_reads += 1;
+                self.stats.host_read_bytes += bytes;
+                self.try_read(key);
+            }
+            Op::Write => {
+                self.stats.host_writes += 1;
+                self.stats.host_written_bytes += bytes;
+                self.written_at = self.now;
+                self.try_write(key);
+            }
+            Op::Deallocate | Op::WriteZeroes => {
+                self.stats.host_zeroes += 1;
+                self.written_at = self.now;
+                self.try_write(key);
+            }
+        }
+    }
+
+    /// Gives an operation's buffer back to its queue.
+    pub(crate) fn finish(&mut self, key: u32, status: Status) {
+        let op = self.ops.remove(key).expect("an operation ends once");
+        if let Some(lock) = op.lock {
+            self.locks.put(lock);
+        }
+        if !status.is_ok() {
+            self.stats.host_errors += u64::from(status != Status::Miscompare);
+            self.stats.no_space += u64::from(status == Status::NoSpace);
+        }
+        let queue = self.queues.get_mut(op.queue).expect("a queue outlives its operations");
+        if !queue.closed {
+            push_done(queue, op.request.complete(status));
+            return;
+        }
+        queue.in_flight -= 1;
+        if queue.in_flight == 0 {
+            self.queues.remove(op.queue);
+        }
+    }
+
+    /// Ends an operation if nothing keeps it any more.
+    pub(crate) fn settle(&mut self, key: u32) {
+        let op = self.ops.get(key).expect("the caller holds the operation");
+        if op.is_over() {
+            let status = op.status;
+            self.finish(key, status);
+        }
+    }
+
+    /// Tries everything again that waits for something.
+    fn retry_parked(&mut self) {
+        self.log_blocked = false;
+        for _ in 0..self.parked_reads.len() {
+            let key = self.parked_reads.pop().expect("counted");
+            self.ops.get_mut(key).expect("parked operations live").parked = false;
+            self.try_read(key);
+        }
+        for _ in 0..self.parked_directs.len() {
+            let key = self.parked_directs.pop().expect("counted");
+            self.log_direct(key);
+        }
+        for _ in 0..self.parked_writes.len() {
+            let key = self.parked_writes.pop().expect("counted");
+            if self.log_blocked {
+                let pushed = self.parked_writes.push(key);
+                assert!(pushed.is_ok(), "just popped");
+                continue;
+            }
+            self.ops.get_mut(key).expect("parked operations live").parked = false;
+            self.try_write(key);
+        }
+        if self.parked_writes.is_empty() {
+            self.space_wanted = false;
+        }
+    }
+
+    /// What the store has to say.
+    fn drive_store(&mut self) -> bool {
+        let mut progress = false;
+        while let Some(event) = self.store.poll_event() {
+            progress = true;
+            match event {
+                store::Event::CheckpointDone(tail) => self.on_checkpoint(tail),
+                store::Event::CheckpointFailed(status) => {
+                    self.checkpoint.abort();
+                    self.fail("writing a checkpoint", status);
+                }
+                store::Event::Damaged(damage) => {
+                    self.stats.integrity_errors += 1;
+                    self.report(Event::Metadata(damage));
+                }
+                _ => {}
+            }
+        }
+        progress
+    }
+
+    /// Stops everything but reads.
+    pub(crate) fn fail(&mut self, what: &'static str, status: Status) {
+        if self.failed.is_none() {
+            self.failed = Some(status);
+            self.report(Event::Failed { what, status });
+        }
+    }
+
+    /// Keeps an event if there is room; the counters know it in any case. The last places are for
+    /// control operations, whose answers are never dropped.
+    pub(crate) fn report(&mut self, event: Event) {
+        if self.events.room() > CONTROLS_MAX {
+            let pushed = self.events.push(event);
+            assert!(pushed.is_ok(), "room was checked");
+        }
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn stats(&self) -> Stats {
+        let block = crate::device::BLOCK as u64;
+        let written = self.device.written;
+        Stats {
+            log_written_bytes: written.log,
+            data_written_bytes: written.data,
+            metadata_written_bytes: written.metadata,
+            device_read_bytes: written.read,
+            log_bytes: self.wal.ring_blocks() * block,
+            log_used_bytes: self.wal.used_blocks() * block,
+            overlay_blocks: self.overlay.len() as u64,
+            parked_now: (self.parked_writes.len() + self.parked_directs.len()) as u64,
+            free_bytes: self.store.free_extents() * store::EXTENT_BYTES,
+            total_bytes: self.store.total_extents() * store::EXTENT_BYTES,
+            ..self.stats
+        }
+    }
+
+    /// True when no host waits for anything.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ops.is_empty() && self.controls.is_empty()
+    }
+}
+
+/// What a volume is to those who open it.
+pub(crate) fn volume_info(bytes: u64, block_bytes: u32) -> Info {
+    let mut info = Info::new(block_bytes, bytes / u64::from(block_bytes));
+    let block = u32::try_from(crate::device::BLOCK).expect("4096");
+    info.atomic_blocks = block / block_bytes;
+    info.ops = OpSet::of(&Op::ALL);
+    info
+}
+
+fn push_done(queue: &mut QueueState, completion: Completion) {
+    let pushed = queue.done.push(completion);
+    assert!(pushed.is_ok(), "a queue has room for everything that it took");
+}

@@ -1,0 +1,335 @@
+//! The engine as its owner sees it: open, drive, control, close.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bdev::{Completion, Fifo, Info, Instant, Pool, Queue, Request};
+use store::{FormatOptions, VolumeId};
+
+use crate::control::{Control, NewVolume, Verb};
+use crate::core::{Core, QueueState, volume_info};
+use crate::device::Device;
+use crate::error::{ControlError, Event, OpenError, Token};
+use crate::opening::{Opening, Options};
+use crate::stats::Stats;
+
+/// A volume as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id, for [`crate::VolumeQueue::open`] and the control operations.
+    pub id: VolumeId,
+    /// Its UUID.
+    pub uuid: [u8; 16],
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes in a logical block: 512 or 4096.
+    pub block_bytes: u32,
+}
+
+impl Volume {
+    /// What the volume is as a block device.
+    pub fn info(&self) -> Info {
+        volume_info(self.size, self.block_bytes)
+    }
+}
+
+/// The engine of one store. See the crate documentation.
+pub struct Engine {
+    state: State,
+}
+
+enum State {
+    Opening(Box<Opening>),
+    Running(Box<Core>),
+    Closed(Stats),
+    Failed(OpenError),
+    /// Between two states.
+    Moving,
+}
+
+impl Engine {
+    /// Makes the device behind `device` a store and opens it. The work is done by
+    /// [`Engine::drive`].
+    ///
+    /// # Errors
+    /// When the options do not fit the device.
+    pub fn create(
+        device: Box<dyn Queue>,
+        info: &Info,
+        pool: &Rc<Pool>,
+        format: &FormatOptions,
+        options: &Options,
+    ) -> Result<Engine, OpenError> {
+        let device = Device::new(device, info.block_size);
+        let (info, pool, options) = (info.clone(), Rc::clone(pool), options.clone());
+        let opening = Opening::create(device, info, pool, format, options)?;
+        Ok(Engine { state: State::Opening(Box::new(opening)) })
+    }
+
+    /// Opens the store behind `device`: mounts it and recovers the log. The work is done by
+    /// [`Engine::drive`].
+    pub fn open(device: Box<dyn Queue>, info: &Info, pool: &Rc<Pool>, options: &Options) -> Engine {
+        let device = Device::new(device, info.block_size);
+        let opening = Opening::open(device, info.clone(), Rc::clone(pool), options.clone());
+        Engine { state: State::Opening(Box::new(opening)) }
+    }
+
+    /// One turn. Call it once in every turn of the shard, after requests were submitted. True when
+    /// anything moved.
+    pub fn drive(&mut self, now: Instant) -> bool {
+        match &mut self.state {
+            State::Running(core) => {
+                let progress = core.drive(now);
+                if core.draining && core.is_quiet() && core.is_settled() {
+                    self.state = State::Closed(core.stats());
+                }
+                progress
+            }
+            State::Opening(opening) => {
+                let progress = opening.drive();
+                progress | self.advance()
+            }
+            State::Closed(_) | State::Failed(_) | State::Moving => false,
+        }
+    }
+
+    fn advance(&mut self) -> bool {
+        let State::Opening(opening) = std::mem::replace(&mut self.state, State::Moving) else {
+            panic!("the caller saw it opening");
+        };
+        let (state, moved) = match opening.advance() {
+            Ok(Ok(opening)) => (State::Opening(Box::new(opening)), false),
+            Ok(Err(core)) => (State::Running(core), true),
+            Err(error) => (State::Failed(error), true),
+        };
+        self.state = state;
+        moved
+    }
+
+    /// True while volumes are served.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Running(_))
+    }
+
+    /// Why the engine could not be opened, if it could not.
+    pub fn failed(&self) -> Option<&OpenError> {
+        match &self.state {
+            State::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Blocks of log that recovery has read, and of how many, while it reads.
+    pub fn recovery_progress(&self) -> Option<(u64, u64)> {
+        match &self.state {
+            State::Opening(opening) => opening.progress(),
+            _ => None,
+        }
+    }
+
+    /// The volumes, in no order. Empty until the engine is ready.
+    pub fn volumes(&self) -> Vec<Volume> {
+        let Some(core) = self.core() else { return Vec::new() };
+        core.store.volumes().filter(|record| record.is_active()).map(volume_of).collect()
+    }
+
+    /// The volume with this id.
+    pub fn volume(&self, id: VolumeId) -> Option<Volume> {
+        self.core()?.store.volume(id).filter(|record| record.is_active()).map(volume_of)
+    }
+
+    /// The volume with this name.
+    pub fn volume_by_name(&self, name: &str) -> Option<Volume> {
+        let mut volumes = self.core()?.store.volumes();
+        volumes.find(|record| record.is_active() && record.name_str() == name).map(volume_of)
+    }
+
+    /// The store's UUID, once it is known.
+    pub fn store_uuid(&self) -> Option<[u8; 16]> {
+        self.core().map(|core| core.store.uuid())
+    }
+
+    /// Starts to create a volume; [`Event::Control`] says how it ended.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now.
+    pub fn create_volume(&mut self, volume: &NewVolume<'_>) -> Result<Token, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        let token = core.controls.next_token();
+        core.control(Control::create(token, volume).map_err(ControlError::Volume)?)
+    }
+
+    /// Starts to delete a volume, which must have no open queue. Its space comes back in the
+    /// background.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now.
+    pub fn delete_volume(&mut self, id: VolumeId) -> Result<Token, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        let token = core.controls.next_token();
+        core.control(Control::new(token, Verb::Delete, id))
+    }
+
+    /// Starts to make a volume larger. Open queues have the new size when the event comes.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now.
+    pub fn resize_volume(&mut self, id: VolumeId, bytes: u64) -> Result<Token, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        let token = core.controls.next_token();
+        let mut control = Control::new(token, Verb::Resize, id);
+        control.size = bytes;
+        core.control(control)
+    }
+
+    /// What happened since the last call.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.core_mut()?.events.pop()
+    }
+
+    /// Counters and gauges; the last ones after the engine was closed.
+    pub fn stats(&self) -> Stats {
+        match &self.state {
+            State::Running(core) => core.stats(),
+            State::Closed(stats) => *stats,
+            _ => Stats::default(),
+        }
+    }
+
+    /// Starts to close: no control operations any more; when the last host operation has ended and
+    /// everything is in the map and checkpointed, [`Engine::is_closed`]. The next open is instant.
+    /// An engine that is not ready is closed at once.
+    pub fn shutdown(&mut self) {
+        match &mut self.state {
+            State::Running(core) => core.draining = true,
+            State::Opening(_) => self.state = State::Closed(Stats::default()),
+            _ => {}
+        }
+    }
+
+    /// True when nothing is left to do: shut down, or failed to open. An engine whose device failed
+    /// while it ran never gets there: drop it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(_) | State::Failed(_))
+    }
+
+    /// True when the device failed the engine: it serves reads only, and does not close.
+    pub fn is_degraded(&self) -> bool {
+        self.core().is_some_and(|core| core.failed.is_some())
+    }
+
+    /// When [`Engine::drive`] has something to do even if nothing completes until then.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let core = self.core()?;
+        let idle = core.is_settled() || core.failed.is_some();
+        (!idle).then(|| core.written_at.saturating_add(Duration::from_nanos(core.idle_ns)))
+    }
+
+    /// A descriptor that turns readable when the device has something, if it has one.
+    pub fn wait_fd(&self) -> Option<RawFd> {
+        match &self.state {
+            State::Running(core) => core.device.wait_fd(),
+            State::Opening(opening) => opening.device.wait_fd(),
+            _ => None,
+        }
+    }
+
+    /// Requests that the device has now.
+    pub fn device_in_flight(&self) -> u32 {
+        match &self.state {
+            State::Running(core) => core.device.in_flight(),
+            State::Opening(opening) => opening.device.in_flight(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn open_queue(&mut self, id: VolumeId, depth: u32) -> Result<u32, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        if core.draining {
+            return Err(ControlError::NotReady);
+        }
+        let unknown = ControlError::Volume(store::VolumeError::Unknown);
+        let record = core.store.volume(id).filter(|record| record.is_active()).ok_or(unknown)?;
+        let info = volume_info(record.size_bytes(), record.block_bytes());
+        let done = Fifo::new(depth.clamp(1, bdev::QUEUE_DEPTH_MAX) as usize);
+        let (volume, in_flight, closed, gone) = (id.0, 0, false, false);
+        let queue = QueueState { volume, info, done, in_flight, closed, gone };
+        core.queues.insert(queue).map_err(|_| ControlError::Busy)
+    }
+
+    pub(crate) fn close_queue(&mut self, key: u32) {
+        let Some(core) = self.core_mut() else { return };
+        let Some(queue) = core.queues.get_mut(key) else { return };
+        queue.closed = true;
+        queue.in_flight -= u32::try_from(queue.done.len()).expect("bounded by the depth");
+        queue.done.clear();
+        if queue.in_flight == 0 {
+            core.queues.remove(key);
+        }
+    }
+
+    pub(crate) fn submit(&mut self, key: u32, requests: &mut Fifo<Request>) {
+        if let Some(core) = self.core_mut() {
+            core.submit(key, requests);
+        }
+    }
+
+    pub(crate) fn poll(&mut self, key: u32, completions: &mut Fifo<Completion>) {
+        let Some(queue) = self.queue_mut(key) else { return };
+        while !completions.is_full() {
+            let Some(completion) = queue.done.pop() else { return };
+            queue.in_flight -= 1;
+            let pushed = completions.push(completion);
+            assert!(pushed.is_ok(), "room was checked");
+        }
+    }
+
+    pub(crate) fn queue(&self, key: u32) -> Option<&QueueState> {
+        self.core()?.queues.get(key)
+    }
+
+    fn queue_mut(&mut self, key: u32) -> Option<&mut QueueState> {
+        self.core_mut()?.queues.get_mut(key)
+    }
+
+    fn core(&self) -> Option<&Core> {
+        match &self.state {
+            State::Running(core) => Some(core),
+            _ => None,
+        }
+    }
+
+    fn core_mut(&mut self) -> Option<&mut Core> {
+        match &mut self.state {
+            State::Running(core) => Some(core),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Opening(_) => "opening",
+            State::Running(_) => "running",
+            State::Closed(_) => "closed",
+            State::Failed(_) => "failed",
+            State::Moving => "moving",
+        };
+        f.debug_struct("Engine").field("state", &state).field("stats", &self.stats()).finish()
+    }
+}
+
+fn volume_of(record: &store::VolumeRecord) -> Volume {
+    Volume {
+        id: record.volume_id(),
+        uuid: record.uuid,
+        name: record.name_str().to_owned(),
+        size: record.size_bytes(),
+        block_bytes: record.block_bytes(),
+    }
+}

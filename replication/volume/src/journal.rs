@@ -1,0 +1,143 @@
+//! What the live part of the log says, in the order it was said: the destager's work list.
+
+/// What a record in the log asks of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Blocks whose data is in the log from this position on.
+    Write {
+        /// Position of the first block.
+        position: u64,
+    },
+    /// One extent that already holds the data.
+    Direct {
+        /// Its number.
+        extent: u64,
+        /// False after a replay that found the extent in the map, or the record superseded.
+        owned: bool,
+    },
+    /// Blocks that read as zeroes, each with a slot in the overlay.
+    Zero,
+    /// A range that reads as zeroes, in the overlay's list of ranges.
+    ZeroRange,
+}
+
+/// A record of the log that the map does not have, or has but not durably.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) lsn: u64,
+    pub(crate) volume: u32,
+    pub(crate) block: u64,
+    pub(crate) blocks: u64,
+    pub(crate) kind: Kind,
+}
+
+/// A ring of entries with a cursor: those before it are in the map, the others are not yet.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    entries: Box<[Entry]>,
+    /// Counts of entries ever forgotten, destaged and pushed; an index is a count modulo the size.
+    first: u64,
+    cursor: u64,
+    end: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(capacity: usize) -> Journal {
+        let empty = Entry { lsn: 0, volume: 0, block: 0, blocks: 0, kind: Kind::Zero };
+        let entries = vec![empty; capacity.next_power_of_two()].into();
+        Journal { entries, first: 0, cursor: 0, end: 0 }
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.entries.len() - self.len()
+    }
+
+    /// True when three quarters of the places are taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.room() < self.entries.len() / 4
+    }
+
+    fn len(&self) -> usize {
+        usize::try_from(self.end - self.first).expect("at most the capacity")
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        assert!(self.room() > 0, "room was pledged when the record was appended");
+        let index = self.index(self.end);
+        self.entries[index] = entry;
+        self.end += 1;
+    }
+
+    /// The entry `ahead` places behind the cursor.
+    pub(crate) fn peek(&self, ahead: u64) -> Option<&Entry> {
+        let at = self.cursor + ahead;
+        (at < self.end).then(|| &self.entries[self.index(at)])
+    }
+
+    /// Entries that were not destaged yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.end - self.cursor
+    }
+
+    /// Moves the cursor over `count` entries that are in the map now.
+    pub(crate) fn advance(&mut self, count: u64) {
+        assert!(count <= self.pending());
+        self.cursor += count;
+    }
+
+    /// Forgets the oldest entry if its LSN is below `lsn`.
+    ///
+    /// # Panics
+    /// When it was not destaged.
+    pub(crate) fn forget_below(&mut self, lsn: u64) -> Option<Entry> {
+        if self.first == self.end {
+            return None;
+        }
+        let entry = self.entries[self.index(self.first)];
+        if entry.lsn >= lsn {
+            return None;
+        }
+        assert!(self.first < self.cursor, "a checkpoint covers only what is in the map");
+        self.first += 1;
+        Some(entry)
+    }
+
+    /// Every entry, to change it, oldest first.
+    pub(crate) fn for_each_mut(&mut self, mut each: impl FnMut(&mut Entry)) {
+        for at in self.first..self.end {
+            let index = self.index(at);
+            each(&mut self.entries[index]);
+        }
+    }
+
+    fn index(&self, count: u64) -> usize {
+        usize::try_from(count & (self.entries.len() as u64 - 1)).expect("below the capacity")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_pass_from_pending_to_destaged_to_forgotten() {
+        let mut journal = Journal::new(4);
+        let entry = |lsn| Entry { lsn, volume: 1, block: lsn, blocks: 1, kind: Kind::Zero };
+        for lap in 0..5 {
+            for i in 1..=4 {
+                journal.push(entry(lap * 4 + i));
+            }
+            assert_eq!((journal.room(), journal.pending()), (0, 4));
+            assert_eq!(journal.peek(3), Some(&entry(lap * 4 + 4)));
+            assert_eq!(journal.peek(4), None);
+            journal.advance(2);
+            assert_eq!(journal.forget_below(lap * 4 + 1), None);
+            assert_eq!(journal.forget_below(lap * 4 + 2), Some(entry(lap * 4 + 1)));
+            journal.advance(2);
+            let mut left = 0;
+            journal.for_each_mut(|_| left += 1);
+            assert_eq!(left, 3);
+            while journal.forget_below(u64::MAX).is_some() {}
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The named limits of an engine, and what happens at each.
+
+/// Host requests in an engine at one time, over all its queues. A queue takes no more requests
+/// while it is full: they stay with the caller, which is back-pressure.
+pub const OPS_MAX: usize = 1024;
+
+/// Requests to the device for reads and direct writes at one time; beyond it operations wait.
+pub(crate) const IOS_MAX: usize = 1024;
+
+/// Queues to volumes of one engine. [`crate::VolumeQueue::open`] fails beyond it.
+pub const QUEUES_MAX: usize = 1024;
+
+/// Blocks of one read from the device: 128 KiB. Longer runs take several.
+pub(crate) const RUN_BLOCKS_MAX: usize = 32;
+
+/// Blocks of one request at most: 1 MiB, and one more when it is not aligned.
+pub(crate) const OP_BLOCKS_MAX: usize = 257;
+
+/// Blocks from which a zeroed range is kept as one range rather than block by block.
+pub(crate) const ZERO_BLOCKS_MAX: u64 = 64;
+
+/// Zeroed ranges in the overlay. Further ones wait for the next checkpoint.
+pub(crate) const RANGES_MAX: usize = 64;
+
+/// Records appended and not yet durable; beyond it writes wait.
+pub(crate) const PENDING_MAX: usize = 4096;
+
+/// Checksums of records appended and not yet durable; beyond it writes wait.
+pub(crate) const PENDING_CRCS_MAX: usize = 16384;
+
+/// Control operations (create, delete, resize) in flight; beyond it they are refused.
+pub const CONTROLS_MAX: usize = 16;
+
+/// Events kept for [`crate::Engine::poll_event`]; further integrity reports are only counted.
+pub const EVENTS_MAX: usize = 64;
+
+/// Share of the log, in percent, at which destaging starts.
+pub(crate) const DESTAGE_START: u64 = 40;
+
+/// Share of the log, in percent, from which destaging goes at full speed (the soft watermark).
+pub(crate) const LOG_SOFT: u64 = 70;
+
+/// Share of the log, in percent, from which new writes wait (the hard watermark).
+pub(crate) const LOG_HARD: u64 = 90;
+
+/// Share of the log, in percent, that is worth a checkpoint when it can be given back.
+pub(crate) const CHECKPOINT_SHARE: u64 = 25;
+
+/// Without a write for so long, everything is destaged and checkpointed. Nanoseconds.
+pub(crate) const IDLE_NS: u64 = 500_000_000;
+
+/// Blocks of log that one destage window covers: one read of 1 MiB.
+pub(crate) const WINDOW_BLOCKS: u64 = 256;
+
+/// Blocks (and direct extents) that one destage window works on.
+pub(crate) const CANDIDATES_MAX: usize = 1024;
+
+/// Destage writes in flight below the soft watermark, so that hosts feel little of them.
+pub(crate) const DESTAGE_GENTLE: u32 = 16;
+
+/// Destage writes in flight above it.
+pub(crate) const DESTAGE_FULL: u32 = 256;
+
+/// Blocks that are forgotten in one turn after a checkpoint.
+pub(crate) const FORGET_BLOCKS: u64 = 2048;
+
+/// Boundaries of the log that are remembered as places where it can be trimmed.
+pub(crate) const MARKS_MAX: usize = 4096;
+
+/// Times that a read is started over because its blocks moved under it.
+pub(crate) const READ_ATTEMPTS_MAX: u8 = 16;
+
+/// Times that a destage write is repeated when the device fails it.
+pub(crate) const DESTAGE_ATTEMPTS_MAX: u32 = 3;
+
+const _: () = assert!(DESTAGE_START < LOG_SOFT);
+const _: () = assert!(LOG_SOFT < LOG_HARD);
+const _: () = assert!(RUN_BLOCKS_MAX * 4096 <= 1 << 20);
+// Every destage write has a slot beside those of hosts.
+const _: () = assert!(DESTAGE_FULL as usize <= IOS_MAX / 2);

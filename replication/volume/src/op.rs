@@ -1,0 +1,167 @@
+//! A host's request inside the engine.
+
+use bdev::{Buf, BufMut, Data, Op, Request, Status};
+
+use crate::device::BLOCK;
+
+/// An operation that a host waits for.
+#[derive(Debug)]
+pub(crate) struct HostOp {
+    pub(crate) request: Request,
+    pub(crate) queue: u32,
+    pub(crate) volume: u32,
+    /// The 4 KiB blocks it touches.
+    pub(crate) first: u64,
+    pub(crate) blocks: u64,
+    /// Bytes of the first block before the range.
+    pub(crate) skip: usize,
+    /// Bytes of the range; meaningful for operations with data.
+    pub(crate) bytes: usize,
+    /// Blocks handed on so far, of a write.
+    pub(crate) cursor: u64,
+    /// Requests and log records that it waits for.
+    pub(crate) pending: u32,
+    /// The first thing that went wrong.
+    pub(crate) status: Status,
+    /// It stands in a waiting line.
+    pub(crate) parked: bool,
+    /// A read must start over.
+    pub(crate) again: bool,
+    pub(crate) attempts: u8,
+    /// Times that a block failed its checksum although it had not moved.
+    pub(crate) suspicions: u8,
+    /// Its slot in the table of locks.
+    pub(crate) lock: Option<u32>,
+    /// The first and the last block, when the range covers them in part.
+    pub(crate) edges: [Edge; 2],
+    /// When it began to wait for space: checkpoints done by then.
+    pub(crate) space_since: Option<u64>,
+}
+
+/// A block that a write covers in part.
+#[derive(Debug, Default)]
+pub(crate) enum Edge {
+    /// The range covers the block whole.
+    #[default]
+    None,
+    /// Its old content is needed and not yet asked for.
+    Wanted,
+    /// It is being read.
+    Reading,
+    /// Old content and new data together.
+    Ready(Buf),
+}
+
+impl HostOp {
+    /// Lays `request`, already checked, out on 4 KiB blocks.
+    pub(crate) fn new(request: Request, queue: u32, volume: u32, lba_bytes: u32) -> HostOp {
+        let (op, lba, count) = (request.op, request.lba.0, u64::from(request.blocks));
+        let block = BLOCK as u64;
+        let lba_bytes = u64::from(lba_bytes);
+        let (mut start, mut end) = (lba * lba_bytes, (lba + count) * lba_bytes);
+        if op == Op::Deallocate {
+            // What does not fill a block may keep its data.
+            start = start.next_multiple_of(block);
+            end = (end / block * block).max(start);
+        }
+        let first = start / block;
+        let blocks = end.div_ceil(block).saturating_sub(first);
+        let skip = usize::try_from(start % block).expect("below a block");
+        let mut edges = [Edge::None, Edge::None];
+        if matches!(op, Op::Write | Op::WriteZeroes) {
+            let tail = !end.is_multiple_of(block);
+            if skip != 0 || (tail && blocks == 1) {
+                edges[0] = Edge::Wanted;
+            }
+            if tail && blocks > 1 {
+                edges[1] = Edge::Wanted;
+            }
+        }
+        HostOp {
+            request,
+            queue,
+            volume,
+            first,
+            blocks,
+            skip,
+            bytes: usize::try_from(end - start).unwrap_or(usize::MAX),
+            cursor: 0,
+            pending: 0,
+            status: Status::Ok,
+            parked: false,
+            again: false,
+            attempts: 0,
+            suspicions: 0,
+            lock: None,
+            edges,
+            space_since: None,
+        }
+    }
+
+    /// True when nothing keeps the operation from ending.
+    pub(crate) fn is_over(&self) -> bool {
+        self.pending == 0
+            && !self.parked
+            && !self.again
+            && (self.cursor == self.blocks || !self.status.is_ok())
+    }
+
+    /// Keeps the first error.
+    pub(crate) fn fail(&mut self, status: Status) {
+        if self.status.is_ok() {
+            self.status = status;
+        }
+    }
+
+    /// The host's bytes of blocks `from..to` of this operation, none of them an edge.
+    pub(crate) fn payload(&self, from: u64, to: u64) -> &[u8] {
+        let Data::From(buf) = &self.request.data else { panic!("a write has a buffer") };
+        let at = |block: u64| usize::try_from(block).expect("a short range") * BLOCK - self.skip;
+        &buf.bytes()[at(from)..at(to)]
+    }
+
+    /// Hands block `index` of a read to the host: copies it, or compares it. `None` is zeroes.
+    /// Returns false when a compare found a difference.
+    pub(crate) fn deliver(&mut self, index: u64, block: Option<&[u8]>) -> bool {
+        let start = usize::try_from(index).expect("a short range") * BLOCK;
+        let from = start.max(self.skip);
+        let to = (start + BLOCK).min(self.skip + self.bytes);
+        let (host, part) = (from - self.skip..to - self.skip, from - start..to - start);
+        match (&mut self.request.data, block) {
+            (Data::Into(buf), Some(block)) => {
+                buf.bytes_mut()[host].copy_from_slice(&block[part]);
+                true
+            }
+            (Data::Into(buf), None) => {
+                buf.bytes_mut()[host].fill(0);
+                true
+            }
+            (Data::From(buf), Some(block)) => buf.bytes()[host] == block[part],
+            (Data::From(buf), None) => buf.bytes()[host].iter().all(|&byte| byte == 0),
+            (Data::None, _) => panic!("a read has a buffer"),
+        }
+    }
+
+    /// Lays the new data over the old content of an edge block.
+    pub(crate) fn merge(&self, last: bool, old: &mut BufMut) {
+        let start = if last { (self.blocks - 1) * BLOCK as u64 } else { 0 };
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
+        let from = start.max(self.skip);
+        let to = start.saturating_add(BLOCK).min(self.skip.saturating_add(self.bytes));
+        let target = &mut old.bytes_mut()[from - start..to - start];
+        match &self.request.data {
+            Data::From(buf) => {
+                target.copy_from_slice(&buf.bytes()[from - self.skip..to - self.skip]);
+            }
+            _ => target.fill(0),
+        }
+    }
+
+    /// Blocks before the last edge: what is written or zeroed as a whole.
+    pub(crate) fn whole_end(&self) -> u64 {
+        match self.edges[1] {
+            Edge::None => self.blocks,
+            _ => self.blocks - 1,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What an engine counts.
+
+/// Counters since the engine was opened, and gauges of this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Reads and compares of hosts that were taken.
+    pub host_reads: u64,
+    /// Writes of hosts that were taken.
+    pub host_writes: u64,
+    /// Deallocates and write-zeroes of hosts that were taken.
+    pub host_zeroes: u64,
+    /// Bytes that hosts read.
+    pub host_read_bytes: u64,
+    /// Bytes that hosts wrote.
+    pub host_written_bytes: u64,
+    /// Requests of hosts that ended with an error.
+    pub host_errors: u64,
+    /// Bytes written to the log: headers and payload.
+    pub log_written_bytes: u64,
+    /// Bytes written to extents: by the destager and by direct writes.
+    pub data_written_bytes: u64,
+    /// Bytes written to metadata pages and superblocks.
+    pub metadata_written_bytes: u64,
+    /// Bytes read from the device for whatever purpose.
+    pub device_read_bytes: u64,
+    /// Size of the log in bytes.
+    pub log_bytes: u64,
+    /// Bytes of the log in use.
+    pub log_used_bytes: u64,
+    /// Blocks in the overlay.
+    pub overlay_blocks: u64,
+    /// Blocks that the destager moved.
+    pub destaged_blocks: u64,
+    /// Windows of the log that the destager worked through.
+    pub destage_windows: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Writes that had to wait (for log, space, a lock, a page), each counted once a wait.
+    pub parked_writes: u64,
+    /// Writes that are waiting now.
+    pub parked_now: u64,
+    /// Blocks that did not match their checksum.
+    pub integrity_errors: u64,
+    /// Requests that the device failed.
+    pub device_errors: u64,
+    /// Writes refused because the store was full.
+    pub no_space: u64,
+    /// Extents of the store that are free, in bytes.
+    pub free_bytes: u64,
+    /// Size of the store's pool of extents in bytes.
+    pub total_bytes: u64,
+    /// Records replayed when the engine was opened.
+    pub replayed_records: u64,
+}
+
+impl Stats {
+    /// Bytes written to the device for each byte that hosts wrote; zero before the first write.
+    pub fn write_amplification(&self) -> f64 {
+        if self.host_written_bytes == 0 {
+            return 0.0;
+        }
+        let device = self.log_written_bytes + self.data_written_bytes + self.metadata_written_bytes;
+        // Counters below 2^53 bytes (8 PiB) are exact in a float.
+        device as f64 / self.host_written_bytes as f64
+    }
+}

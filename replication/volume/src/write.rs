@@ -1,0 +1,408 @@
+//! The write path: small and unaligned writes through the log, whole extents around it.
+
+use bdev::{Data, Flags, Op, Status};
+use store::{Extent, Lookup, VolumeId};
+use wal::{AppendError, Record};
+
+use crate::commit::{Pending, What};
+use crate::core::Core;
+use crate::device::{BLOCK, Io, Purpose};
+use crate::limits::{LOG_HARD, ZERO_BLOCKS_MAX};
+use crate::op::Edge;
+use crate::overlay::Place;
+
+/// Blocks in an extent.
+pub(crate) const EXTENT_BLOCKS: u64 = store::EXTENT_BLOCKS as u64;
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It was taken; there may be another.
+    Done,
+    /// It has to wait for something that a later turn may find.
+    Wait,
+    /// It cannot be taken.
+    Fail(Status),
+}
+
+/// Whether a write may go into the log as far as space is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    /// Yes; a bit for each block that sets an extent aside.
+    Granted(u64),
+    Wait,
+    Full,
+    Damaged,
+}
+
+/// Extents that the exact accounting leaves alone, so that it is asked rarely.
+const SPACE_MARGIN: u64 = 8;
+
+impl Core {
+    /// Takes a write, deallocate or write-zeroes as far as it goes now.
+    pub(crate) fn try_write(&mut self, key: u32) {
+        loop {
+            let op = self.ops.get(key).expect("the caller holds the operation");
+            if op.cursor == op.blocks || !op.status.is_ok() {
+                return self.settle(key);
+            }
+            match self.write_step(key) {
+                Step::Done => {}
+                Step::Wait => return self.park_write(key),
+                Step::Fail(status) => {
+                    self.ops.get_mut(key).expect("held").fail(status);
+                }
+            }
+            let op = self.ops.get(key).expect("held");
+            if op.edges.iter().any(|edge| matches!(edge, Edge::Reading)) {
+                return; // The end of the read goes on with it.
+            }
+        }
+    }
+
+    fn park_write(&mut self, key: u32) {
+        let op = self.ops.get_mut(key).expect("held");
+        op.parked = true;
+        self.stats.parked_writes += 1;
+        let pushed = self.parked_writes.push(key);
+        assert!(pushed.is_ok(), "as many places as operations");
+    }
+
+    fn write_step(&mut self, key: u32) -> Step {
+        if let Some(status) = self.failed {
+            return Step::Fail(status);
+        }
+        let op = self.ops.get_mut(key).expect("held");
+        let sub_block = self.queues.get(op.queue).expect("queues outlive operations");
+        if sub_block.info.block_size < 4096 && op.lock.is_none() {
+            op.lock = self.locks.take(op.volume, op.first, op.first + op.blocks);
+            if op.lock.is_none() {
+                return Step::Wait;
+            }
+        }
+        for last in [false, true] {
+            let op = self.ops.get(key).expect("held");
+            if matches!(op.edges[usize::from(last)], Edge::Wanted) && !self.read_edge(key, last) {
+                return Step::Wait;
+            }
+        }
+        let op = self.ops.get(key).expect("held");
+        if !op.status.is_ok() || op.edges.iter().any(|edge| matches!(edge, Edge::Reading)) {
+            return Step::Done;
+        }
+        let (cursor, last) = (op.cursor, op.blocks - 1);
+        if cursor == 0 && matches!(op.edges[0], Edge::Ready(_)) {
+            return self.log_piece(key, 1);
+        }
+        if cursor == last && matches!(op.edges[1], Edge::Ready(_)) {
+            return self.log_piece(key, 1);
+        }
+        match op.request.op {
+            Op::Write => self.write_middle(key),
+            _ => self.zero_middle(key),
+        }
+    }
+
+    /// A step through the blocks that the range covers whole.
+    fn write_middle(&mut self, key: u32) -> Step {
+        let op = self.ops.get(key).expect("held");
+        let at = op.first + op.cursor;
+        let left = op.whole_end() - op.cursor;
+        let direct = op.skip == 0 && left >= EXTENT_BLOCKS;
+        if direct && at.is_multiple_of(EXTENT_BLOCKS) {
+            return self.write_direct(key, left / EXTENT_BLOCKS);
+        }
+        let to_extent = at.next_multiple_of(EXTENT_BLOCKS) - at;
+        let most = if direct { to_extent } else { left };
+        self.log_piece(key, most.min(self.piece_blocks))
+    }
+
+    /// Whole extents: data to fresh places first; the records follow when it is durable.
+    fn write_direct(&mut self, key: u32, extents: u64) -> Step {
+        if self.device.room() == 0 {
+            return Step::Wait;
+        }
+        if !self.admits() || !self.has_room(store::EXTENT_BLOCKS, 0, store::EXTENT_BLOCKS) {
+            self.log_blocked = true;
+            return Step::Wait;
+        }
+        let free = self.store.free_extents().saturating_sub(self.reserved);
+        let most = u32::try_from(extents.min(free)).unwrap_or(u32::MAX);
+        let run = if most == 0 { None } else { self.store.allocate_run(most) };
+        let Some((extent, count)) = run else {
+            // No room for a second copy: through the log, and over the old one in place.
+            return self.log_piece(key, EXTENT_BLOCKS.min(self.piece_blocks));
+        };
+        let op = self.ops.get_mut(key).expect("held");
+        let Data::From(buf) = &op.request.data else { panic!("a write has a buffer") };
+        let offset = usize::try_from(op.cursor).expect("a short range") * BLOCK;
+        let slice = if offset == 0 { buf.clone() } else { buf.slice(offset) };
+        let first = u32::try_from(op.cursor).expect("a short range");
+        let purpose = Purpose::Direct { extent: extent.number(), extents: count, first, logged: 0 };
+        let blocks = count * u32::try_from(EXTENT_BLOCKS).expect("16");
+        op.cursor += u64::from(blocks);
+        op.pending += 1;
+        let io = Io::new(purpose, key, extent.byte_offset(), blocks);
+        self.device.write(io, slice, Flags::FUA);
+        Step::Done
+    }
+
+    /// The data of a direct write is durable, or failed.
+    pub(crate) fn on_direct(&mut self, io_key: u32, status: Status) {
+        if status.is_ok() {
+            return self.log_direct(io_key);
+        }
+        self.drop_direct(io_key, Status::Io);
+    }
+
+    /// Gives back the extents of a direct write that have no record, and fails the operation.
+    fn drop_direct(&mut self, io_key: u32, status: Status) {
+        let io = self.device.ios.remove(io_key).expect("held");
+        let Purpose::Direct { extent, extents, logged, .. } = io.purpose else {
+            panic!("a direct write")
+        };
+        for index in logged..extents {
+            self.store.abandon(self.extent(extent + u64::from(index)));
+        }
+        let op = self.ops.get_mut(io.op).expect("an operation outlives its requests");
+        op.fail(status);
+        op.pending -= 1;
+        self.settle(io.op);
+    }
+
+    /// Logs the extents of a direct write, one record each; parks it when the log has no room.
+    pub(crate) fn log_direct(&mut self, io_key: u32) {
+        loop {
+            let io = *self.device.ios.get(io_key).expect("held until all is logged");
+            let Purpose::Direct { extent, extents, first, logged } = io.purpose else {
+                panic!("a direct write")
+            };
+            if logged == extents {
+                self.device.ios.remove(io_key);
+                let op = self.ops.get_mut(io.op).expect("an operation outlives its requests");
+                op.pending -= 1;
+                return self.settle(io.op);
+            }
+            if let Some(status) = self.failed {
+                return self.drop_direct(io_key, status);
+            }
+            let at = u64::from(first) + u64::from(logged) * EXTENT_BLOCKS;
+            match self.log_extent(io.op, at, extent + u64::from(logged)) {
+                Step::Done => {
+                    let io = self.device.ios.get_mut(io_key).expect("held");
+                    io.purpose = Purpose::Direct { extent, extents, first, logged: logged + 1 };
+                }
+                Step::Wait => {
+                    let pushed = self.parked_directs.push(io_key);
+                    assert!(pushed.is_ok(), "as many places as requests");
+                    return;
+                }
+                Step::Fail(status) => return self.drop_direct(io_key, status),
+            }
+        }
+    }
+
+    fn log_extent(&mut self, key: u32, at: u64, extent: u64) -> Step {
+        let count = store::EXTENT_BLOCKS;
+        // The extents are taken already: only the very end of the log is closed to them.
+        if !self.has_room(count, 0, count) {
+            return Step::Wait;
+        }
+        let op = self.ops.get(key).expect("held");
+        let mut crcs = [0; store::EXTENT_BLOCKS];
+        let payload = op.payload(at, at + EXTENT_BLOCKS);
+        for (crc, block) in crcs.iter_mut().zip(payload.chunks_exact(BLOCK)) {
+            *crc = wal::crc32c(block);
+        }
+        let (volume, block) = (op.volume, op.first + at);
+        let record = Record::Direct { volume, block, extent, crcs: &crcs };
+        let what = What::Direct { extent };
+        let pending = Pending { op: key, volume, block, blocks: EXTENT_BLOCKS, what };
+        self.append(&record, None, pending, &crcs)
+    }
+
+    /// Logs the next `blocks` blocks of a write.
+    fn log_piece(&mut self, key: u32, blocks: u64) -> Step {
+        let op = self.ops.get(key).expect("held");
+        let (volume, cursor, first) = (op.volume, op.cursor, op.first + op.cursor);
+        let count = usize::try_from(blocks).expect("a piece is short");
+        if !self.admits() || !self.has_room(count, 0, count) {
+            self.log_blocked = true;
+            return Step::Wait;
+        }
+        let reserve = match self.space_for(volume, first, blocks) {
+            Space::Granted(reserve) => reserve,
+            Space::Damaged => return Step::Fail(Status::Integrity),
+            Space::Wait => return Step::Wait,
+            Space::Full => return self.wait_for_space(key),
+        };
+        let op = self.ops.get(key).expect("held");
+        let edge = match (&op.edges[0], &op.edges[1]) {
+            (Edge::Ready(buf), _) if cursor == 0 => Some(buf.clone()),
+            (_, Edge::Ready(buf)) if cursor + 1 == op.blocks => Some(buf.clone()),
+            _ => None,
+        };
+        let payload = match &edge {
+            Some(buf) => &buf.bytes()[..BLOCK],
+            None => op.payload(cursor, cursor + blocks),
+        };
+        let mut crcs = [0; wal::RECORD_BLOCKS_MAX];
+        for (crc, block) in crcs.iter_mut().zip(payload.chunks_exact(BLOCK)) {
+            *crc = wal::crc32c(block);
+        }
+        let crcs = &crcs[..count];
+        let record = Record::Write { volume, block: first, crcs };
+        let what = What::Write { reserve };
+        let pending = Pending { op: key, volume, block: first, blocks, what };
+        let step = self.append_payload(&record, key, edge.as_ref(), pending, crcs);
+        if step == Step::Done {
+            self.reserved += u64::from(reserve.count_ones());
+            self.ops.get_mut(key).expect("held").cursor += blocks;
+        }
+        step
+    }
+
+    /// Logs that the rest of the range, up to its last edge, is zero.
+    fn zero_middle(&mut self, key: u32) -> Step {
+        let op = self.ops.get(key).expect("held");
+        let (volume, block) = (op.volume, op.first + op.cursor);
+        let blocks = op.whole_end() - op.cursor;
+        let ranged = blocks > ZERO_BLOCKS_MAX;
+        let slots = if ranged { 0 } else { usize::try_from(blocks).expect("small") };
+        if !self.admits() || !self.has_room(slots, usize::from(ranged), 0) {
+            return Step::Wait;
+        }
+        let record = Record::Zero { volume, block, blocks };
+        let what = if ranged { What::ZeroRange } else { What::Zero };
+        let pending = Pending { op: key, volume, block, blocks, what };
+        let step = self.append(&record, None, pending, &[]);
+        if step == Step::Done {
+            self.ops.get_mut(key).expect("held").cursor += blocks;
+        }
+        step
+    }
+
+    /// False from the hard watermark on: what is in the log must be destaged first.
+    fn admits(&self) -> bool {
+        self.wal.used_blocks() * 100 < self.wal.ring_blocks() * LOG_HARD
+    }
+
+    /// True when a record of this size fits every table that it will pass through.
+    pub(crate) fn has_room(&self, blocks: usize, ranges: usize, crcs: usize) -> bool {
+        self.overlay.room() >= self.pledged_blocks + blocks
+            && self.overlay.range_room() >= self.pledged_ranges + ranges
+            && !self.pending.is_full()
+            && self.journal.room() > self.pending.len()
+            && self.crcs.room() >= crcs
+    }
+
+    fn append_payload(
+        &mut self,
+        record: &Record<'_>,
+        key: u32,
+        edge: Option<&bdev::Buf>,
+        pending: Pending,
+        crcs: &[u32],
+    ) -> Step {
+        let blocks = pending.blocks;
+        let op = self.ops.get(key).expect("held");
+        let payload = match edge {
+            Some(buf) => &buf.bytes()[..BLOCK],
+            None => op.payload(op.cursor, op.cursor + blocks),
+        };
+        let appended = self.wal.append(record, payload);
+        self.appended(appended, pending, crcs)
+    }
+
+    fn append(
+        &mut self,
+        record: &Record<'_>,
+        payload: Option<&[u8]>,
+        pending: Pending,
+        crcs: &[u32],
+    ) -> Step {
+        let appended = self.wal.append(record, payload.unwrap_or(&[]));
+        self.appended(appended, pending, crcs)
+    }
+
+    fn appended(
+        &mut self,
+        appended: Result<wal::Lsn, AppendError>,
+        pending: Pending,
+        crcs: &[u32],
+    ) -> Step {
+        match appended {
+            Ok(_) => {
+                self.ops.get_mut(pending.op).expect("held").pending += 1;
+                self.pend(pending, crcs);
+                Step::Done
+            }
+            Err(AppendError::Full | AppendError::Busy) => {
+                self.log_blocked = true;
+                Step::Wait
+            }
+            Err(AppendError::Failed) => Step::Fail(self.failed.unwrap_or(Status::Io)),
+        }
+    }
+
+    /// Sets extents aside for blocks that may need them.
+    fn space_for(&mut self, volume: u32, first: u64, blocks: u64) -> Space {
+        let free = self.store.free_extents();
+        if free >= self.reserved + blocks + SPACE_MARGIN {
+            return Space::Granted(u64::MAX >> (64 - blocks));
+        }
+        let (mut block, mut reserve) = (first, 0u64);
+        while block < first + blocks {
+            let index = block / EXTENT_BLOCKS;
+            match self.needs_extent(volume, index) {
+                Ok(true) => reserve |= 1 << (block - first),
+                Ok(false) => {}
+                Err(space) => return space,
+            }
+            block = (index + 1) * EXTENT_BLOCKS;
+        }
+        if free >= self.reserved + u64::from(reserve.count_ones()) {
+            Space::Granted(reserve)
+        } else {
+            Space::Full
+        }
+    }
+
+    /// True when destaging a block of this extent may take a free extent that nobody set aside.
+    fn needs_extent(&mut self, volume: u32, index: u64) -> Result<bool, Space> {
+        let (start, end) = (index * EXTENT_BLOCKS, (index + 1) * EXTENT_BLOCKS);
+        let mut zeroes = self.pending_zeroes > 0 || self.overlay.range_touches(volume, start, end);
+        for block in start..end {
+            match self.overlay.find_block(volume, block) {
+                Some(version) if version.reserved => return Ok(false),
+                Some(version) => zeroes |= version.place == Place::Zero,
+                None => {}
+            }
+        }
+        // Zeroes may unmap the extent before this write is destaged.
+        match self.store.lookup(VolumeId(volume), index) {
+            Lookup::Entry(entry) => Ok(zeroes || entry.extent().is_none()),
+            Lookup::Unmapped => Ok(true),
+            Lookup::Pending => Err(Space::Wait),
+            Lookup::Damaged(_) => Err(Space::Damaged),
+        }
+    }
+
+    /// Waits for two checkpoints, which give back what can be given back; then the store is full.
+    fn wait_for_space(&mut self, key: u32) -> Step {
+        let checkpoints = self.stats.checkpoints;
+        let quiet = self.nothing_to_destage() && !self.store.is_dirty() && !self.is_reclaiming();
+        let op = self.ops.get_mut(key).expect("held");
+        let since = *op.space_since.get_or_insert(checkpoints);
+        if quiet || checkpoints >= since + 2 {
+            return Step::Fail(Status::NoSpace);
+        }
+        self.space_wanted = true;
+        Step::Wait
+    }
+
+    /// An extent by its number.
+    pub(crate) fn extent(&self, number: u64) -> Extent {
+        self.store.extent(number).expect("the store gave this extent out")
+    }
+}
