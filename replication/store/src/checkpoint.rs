@@ -219,16 +219,14 @@ impl Store {
             }
         }
         place_dirty(&mut self.catalog_tree, &mut self.meta, &mut self.space);
-        loop {
+        while self.space.any_dirty() {
             for page in 0..self.space.pages() {
                 if self.space.is_dirty(page) {
                     self.space.clear_dirty(page);
                     self.space_tree.touch(page);
                 }
             }
-            if !place_dirty(&mut self.space_tree, &mut self.meta, &mut self.space) {
-                break;
-            }
+            place_dirty(&mut self.space_tree, &mut self.meta, &mut self.space);
         }
     }
 
@@ -303,13 +301,12 @@ impl Store {
     }
 }
 
-/// Gives every dirty page of a tree its place. True when there was one.
+/// Gives every dirty page of a tree its place.
 fn place_dirty(
     tree: &mut FlatTree,
     meta: &mut crate::meta::MetaSpace,
     space: &mut crate::space::SpaceMap,
-) -> bool {
-    let mut placed = false;
+) {
     for level in 0..tree.levels() {
         for index in 0..tree.len(level) {
             if tree.mark(level, index) != Mark::Dirty {
@@ -320,8 +317,6 @@ fn place_dirty(
                 meta.free_page(old.page.get(), space);
             }
             tree.place(level, index, meta.allocate(space));
-            placed = true;
         }
     }
-    placed
 }

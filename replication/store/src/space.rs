@@ -25,6 +25,8 @@ pub(crate) struct SpaceMap {
     free: u64,
     tentative: u64,
     mapped: u64,
+    /// Pages of the map that the next checkpoint writes.
+    dirty: usize,
     data_cursor: usize,
 }
 
@@ -52,6 +54,7 @@ impl SpaceMap {
             free: 0,
             tentative: 0,
             mapped: 0,
+            dirty: 0,
             data_cursor: first as usize / 64,
         };
         // What lies outside the pool is held for ever: neither allocated nor in the map.
@@ -163,7 +166,7 @@ impl SpaceMap {
         let (word, mask) = place(extent);
         self.held[word] &= !mask;
         self.used[word] |= mask;
-        self.groups[group_of(extent)].dirty = true;
+        self.touch(group_of(extent));
         self.tentative -= 1;
         self.mapped += 1;
     }
@@ -173,9 +176,8 @@ impl SpaceMap {
         assert_eq!(self.state(extent), ExtentState::Mapped);
         let (word, mask) = place(extent);
         self.held[word] |= mask;
-        let group = &mut self.groups[group_of(extent)];
-        group.dirty = true;
-        group.released += 1;
+        self.touch(group_of(extent));
+        self.groups[group_of(extent)].released += 1;
         self.mapped -= 1;
     }
 
@@ -214,7 +216,17 @@ impl SpaceMap {
     }
 
     pub(crate) fn clear_dirty(&mut self, page: usize) {
+        self.dirty -= usize::from(self.groups[page].dirty);
         self.groups[page].dirty = false;
+    }
+
+    pub(crate) fn any_dirty(&self) -> bool {
+        self.dirty > 0
+    }
+
+    fn touch(&mut self, group: usize) {
+        self.dirty += usize::from(!self.groups[group].dirty);
+        self.groups[group].dirty = true;
     }
 
     /// The bits of one page of the next map.

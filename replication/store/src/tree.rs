@@ -100,8 +100,7 @@ impl Store {
 
     /// True when a checkpoint would change anything but the log tail.
     pub fn is_dirty(&self) -> bool {
-        let space_dirty = || (0..self.space.pages()).any(|page| self.space.is_dirty(page));
-        self.cache.dirty() > 0 || self.catalog.is_dirty() || space_dirty()
+        self.cache.dirty() > 0 || self.catalog.is_dirty() || self.space.any_dirty()
     }
 
     /// Unmaps extents of `volume` from the front of `range`, a bounded step at a time; `range`

@@ -9,7 +9,8 @@ use store::{
 use crate::rig::{Disk, LOG_BYTES, Rig, UUID, check_disk, format, mount, options, pool};
 
 const EXTENT: usize = 64 << 10;
-const SMALLEST: usize = 2 * EXTENT + (1 << 20) + POOL_EXTENTS_MIN as usize * EXTENT;
+const SMALLEST: usize = 2 * EXTENT + (1 << 20) + 64 * EXTENT;
+const _: () = assert!(POOL_EXTENTS_MIN == 64);
 
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;

@@ -1,5 +1,7 @@
 //! Claims about stores, through the public interface, over a disk that loses what was not flushed.
 
+#![allow(clippy::unwrap_used, reason = "a test may die of a surprise")]
+
 mod format;
 mod map;
 mod rig;

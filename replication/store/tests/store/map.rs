@@ -106,7 +106,7 @@ fn power_failure_at_every_write_leaves_the_last_durable_map() {
             let mut rng = Rng::new(seed);
             let mut rig = Rig::new(4096, DEVICE, 40);
             rig.disk.kill_after(writes);
-            churn(&mut rig, &mut rng, 60, 4);
+            churn(&mut rig, &mut rng, 40, 4);
             if !rig.disk.is_dead() {
                 assert!(writes > 10, "the workload writes");
                 break;
