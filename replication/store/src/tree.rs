@@ -60,7 +60,8 @@ impl Store {
     /// The entry of extent `extent_index` of `volume`, to be changed; the pages on the way are
     /// made when they are missing and stay in memory until the next checkpoint.
     ///
-    /// The caller pairs changes of the entry's extent with [`Store::commit`] and
+    /// A page that was given once is given again, without `Busy`, until the next checkpoint. The
+    /// caller pairs changes of the entry's extent with [`Store::commit`] and
     /// [`Store::release`].
     ///
     /// # Panics
@@ -70,6 +71,9 @@ impl Store {
         assert!(in_range(leaf), "the engine checks the volume's size");
         let slot = self.catalog.slot(volume).expect("the engine edits volumes that exist");
         assert!(self.catalog.record(slot).is_active(), "deleted volumes are not written");
+        if let Some(frame) = self.dirty_leaf(leaf) {
+            return Edit::Entry(&mut self.cache.page_mut(frame).leaf_mut().entries[entry]);
+        }
         if !self.may_edit() {
             return Edit::Busy;
         }
@@ -156,6 +160,13 @@ impl Store {
         self.reclaim_cursor = 0;
         self.catalog.forget(volume);
         if self.catalog.first_deleting().is_some() { Unmap::More } else { Unmap::Done }
+    }
+
+    /// The frame of a leaf that is dirty already, and so all the way up to the root.
+    fn dirty_leaf(&mut self, leaf: NodeId) -> Option<u32> {
+        let frame = self.cache.find(leaf)?;
+        let dirty = self.cache.frame(frame).state == FrameState::Dirty;
+        (dirty && !self.checkpoint.blocks_edits()).then_some(frame)
     }
 
     /// False while the map must stay as it is, or when the next checkpoint could not be written.

@@ -167,3 +167,26 @@ fn deletion_goes_on_after_a_crash() {
     let done = check_disk(&rig.disk, &rig.pool, false);
     assert!(done.is_clean() && done.extents == 0 && done.volumes == 0, "{done:?}");
 }
+
+#[test]
+fn page_that_was_given_for_editing_is_given_until_the_checkpoint() {
+    let mut rig = Rig::new(4096, SMALLEST, 24);
+    let volume = rig.create(1 << 40);
+    let mut given = Vec::new();
+    for index in (0..).step_by(48) {
+        match rig.store.edit(volume, index) {
+            Edit::Entry(_) => given.push(index),
+            Edit::Busy => break,
+            other => panic!("nothing is loaded from a new volume: {other:?}"),
+        }
+        assert!(matches!(rig.store.edit(volume, index + 1), Edit::Entry(_)));
+    }
+    assert!(given.len() > 4 && rig.store.needs_checkpoint());
+    let all = |rig: &mut Rig| {
+        given.iter().all(|&index| matches!(rig.store.edit(volume, index), Edit::Entry(_)))
+    };
+    assert!(all(&mut rig));
+    rig.begin();
+    assert!(matches!(rig.store.edit(volume, 0), Edit::Busy));
+    rig.turn();
+}
