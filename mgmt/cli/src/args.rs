@@ -1,8 +1,9 @@
 //! The options, as clap sees them. Doc comments here are the help text.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use api::{BlockSize, ByteLen, DevicePath, Nqn, RequestId, StoreName, VolumeName};
+use api::{ApiError, BlockSize, ByteLen, DevicePath, Nqn, RequestId, StoreName, VolumeName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -35,7 +36,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) timeout: u64,
     /// Names this request in the node's logs; chosen freely if not given
-    #[arg(long, global = true, value_name = "ID")]
+    #[arg(long, global = true, value_name = "ID", value_parser = parsed::<RequestId>)]
     pub(crate) request_id: Option<RequestId>,
 }
 
@@ -100,12 +101,13 @@ pub(crate) enum StoreCommand {
     /// at its beginning or end) is refused unless --force-overwrite is given.
     Init {
         /// The name of the new store
+        #[arg(value_parser = parsed::<StoreName>)]
         name: StoreName,
         /// The block device or file, as an absolute path on the node
-        #[arg(long, value_name = "PATH")]
+        #[arg(long, value_name = "PATH", value_parser = parsed::<DevicePath>)]
         device: DevicePath,
         /// Create a file of this size if the device does not exist
-        #[arg(long)]
+        #[arg(long, value_parser = parsed::<ByteLen>)]
         size: Option<ByteLen>,
         /// Destroy what is on the device
         #[arg(long)]
@@ -117,9 +119,10 @@ pub(crate) enum StoreCommand {
     /// Opens a store that is already on a device, now and at every start
     Add {
         /// The name under which this node shall know it
+        #[arg(value_parser = parsed::<StoreName>)]
         name: StoreName,
         /// The block device or file, as an absolute path on the node
-        #[arg(long, value_name = "PATH")]
+        #[arg(long, value_name = "PATH", value_parser = parsed::<DevicePath>)]
         device: DevicePath,
     },
     /// Lists the stores
@@ -131,15 +134,16 @@ pub(crate) enum VolumeCommand {
     /// Creates a thin volume: it takes space as it is written
     Create {
         /// The name of the new volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
         /// The store to put it in; not needed when there is only one
-        #[arg(long)]
+        #[arg(long, value_parser = parsed::<StoreName>)]
         store: Option<StoreName>,
         /// Its size, like 10GiB
-        #[arg(long)]
+        #[arg(long, value_parser = parsed::<ByteLen>)]
         size: ByteLen,
         /// The logical block size that hosts see: 512 or 4096
-        #[arg(long, default_value = "4096", value_name = "BYTES")]
+        #[arg(long, default_value = "4096", value_name = "BYTES", value_parser = parsed::<BlockSize>)]
         block_size: BlockSize,
     },
     /// Lists the volumes
@@ -147,19 +151,22 @@ pub(crate) enum VolumeCommand {
     /// Shows one volume
     Show {
         /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
     },
     /// Grows a volume; connected hosts see the new size at once
     Resize {
         /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
         /// Its new size, like 20GiB
-        #[arg(long)]
+        #[arg(long, value_parser = parsed::<ByteLen>)]
         size: ByteLen,
     },
     /// Deletes a volume and all of its data
     Delete {
         /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
         /// Succeed when there is no such volume
         #[arg(long)]
@@ -177,12 +184,13 @@ pub(crate) enum ExportCommand {
     /// Without --host and --allow-any-host nobody can connect until hosts are added.
     Add {
         /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
         /// The name of the subsystem; chosen by the node if not given
-        #[arg(long)]
+        #[arg(long, value_parser = parsed::<Nqn>)]
         nqn: Option<Nqn>,
         /// A host that may connect; may be repeated
-        #[arg(long = "host", value_name = "NQN", conflicts_with = "allow_any_host")]
+        #[arg(long = "host", value_name = "NQN", conflicts_with = "allow_any_host", value_parser = parsed::<Nqn>)]
         hosts: Vec<Nqn>,
         /// Any host that reaches the node may connect
         #[arg(long)]
@@ -191,6 +199,7 @@ pub(crate) enum ExportCommand {
     /// Removes an export: disconnects its hosts, keeps the data
     Remove {
         /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
         /// Succeed when the volume is not exported
         #[arg(long)]
@@ -211,17 +220,19 @@ pub(crate) enum HostsCommand {
     /// Admits hosts
     Add {
         /// The exported volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
         /// The hosts
-        #[arg(required = true, value_name = "NQN")]
+        #[arg(required = true, value_name = "NQN", value_parser = parsed::<Nqn>)]
         hosts: Vec<Nqn>,
     },
     /// Takes hosts off the list and ends their sessions
     Remove {
         /// The exported volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
         /// The hosts
-        #[arg(required = true, value_name = "NQN")]
+        #[arg(required = true, value_name = "NQN", value_parser = parsed::<Nqn>)]
         hosts: Vec<Nqn>,
         /// Do not ask
         #[arg(long, short)]
@@ -230,6 +241,7 @@ pub(crate) enum HostsCommand {
     /// Lists the hosts
     List {
         /// The exported volume
+        #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
     },
 }
@@ -238,6 +250,15 @@ pub(crate) enum HostsCommand {
 pub(crate) enum SessionCommand {
     /// Lists the connected hosts
     List,
+}
+
+/// Parses an `api` type; the error says what to write instead, and leaves the field to clap.
+fn parsed<T: FromStr<Err = ApiError>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| match error {
+        ApiError::InvalidArgument { reason, hint, .. } if hint.is_empty() => reason,
+        ApiError::InvalidArgument { reason, hint, .. } => format!("{reason}; {hint}"),
+        other => other.to_string(),
+    })
 }
 
 #[cfg(test)]

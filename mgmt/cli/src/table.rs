@@ -15,21 +15,23 @@ fn print<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
     empty: &str,
 ) -> Result<()> {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(heading);
-    let mut any = false;
-    for row in rows {
-        any = true;
-        table.add_row(row);
-    }
-    if !any {
+    let rows: Vec<_> = rows.into_iter().collect();
+    if rows.is_empty() {
         return writeln!(out, "{empty}");
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        let left = u16::from(index > 0);
+    // A column without a single value (mostly the reasons) only takes room.
+    let shown = |index: &usize| rows.iter().any(|row| !row[*index].is_empty());
+    let columns: Vec<usize> = (0..N).filter(shown).collect();
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(columns.iter().map(|&index| heading[index]));
+    for row in &rows {
+        table.add_row(columns.iter().map(|&index| row[index].as_str()));
+    }
+    for (column, index) in table.column_iter_mut().zip(&columns) {
+        let left = u16::from(*index > 0);
         column.set_padding((left, 1));
-        if numbers.contains(&index) {
+        if numbers.contains(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -84,7 +86,7 @@ pub(crate) fn event(out: &mut dyn Write, event: &Event) -> Result<()> {
 }
 
 pub(crate) fn stores(out: &mut dyn Write, stores: &[Store]) -> Result<()> {
-    let heading = ["NAME", "STATE", "CAPACITY", "USED", "VOLUMES", "BACKEND", "DEVICE", "REASON"];
+    let heading = ["NAME", "STATE", "CAPACITY", "USED", "VOLUMES", "BACKEND", "REASON", "DEVICE"];
     let rows = stores.iter().map(|store| {
         [
             store.name.to_string(),
@@ -93,8 +95,8 @@ pub(crate) fn stores(out: &mut dyn Write, stores: &[Store]) -> Result<()> {
             approximate(store.used.bytes()),
             store.volumes.to_string(),
             store.backend.clone(),
-            store.device.to_string(),
             store.reason.clone(),
+            store.device.to_string(),
         ]
     });
     print(out, heading, &[2, 3, 4], rows, "no stores")

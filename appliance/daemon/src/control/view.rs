@@ -1,0 +1,202 @@
+//! Desired and observed state side by side, as operators see them.
+
+use std::collections::BTreeMap;
+
+use api::{
+    ApiError, ByteLen, Export, Nqn, Session, StatsSnapshot, Store, StoreName, StoreState,
+    StoreStats, Volume, VolumeName, VolumeState, VolumeStats,
+};
+use cluster::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
+use uuid::Uuid;
+
+use super::{Control, Troubles};
+use crate::plane::{PlaneExport, PlaneInfo, PlaneStore, PlaneVolume};
+
+/// Everything, at about the same moment.
+pub(super) struct View {
+    pub(super) desired: Desired,
+    pub(super) stores: BTreeMap<Uuid, PlaneStore>,
+    pub(super) exports: BTreeMap<Nqn, PlaneExport>,
+    sessions: Vec<Session>,
+    troubles: Troubles,
+    info: PlaneInfo,
+}
+
+impl Control {
+    pub(super) async fn view(&self) -> Result<View, ApiError> {
+        let desired = self.desired().await?;
+        let stores = self.plane.stores().await?;
+        let exports = self.plane.exports().await?;
+        Ok(View {
+            desired,
+            stores: stores.into_iter().map(|store| (store.uuid, store)).collect(),
+            exports: exports.into_iter().map(|export| (export.nqn.clone(), export)).collect(),
+            sessions: self.plane.sessions().await?,
+            troubles: self.troubles().clone(),
+            info: self.plane.info(),
+        })
+    }
+
+    pub(crate) async fn sessions(&self) -> Result<Vec<Session>, ApiError> {
+        let desired = self.desired().await?;
+        let mut sessions = self.plane.sessions().await?;
+        for session in &mut sessions {
+            let export = desired.exports.values().find(|kept| kept.record.nqn == session.subsystem);
+            session.volume = export.map(|kept| kept.record.volume.clone());
+        }
+        Ok(sessions)
+    }
+
+    pub(super) async fn statistics(&self) -> Result<StatsSnapshot, ApiError> {
+        let view = self.view().await?;
+        let mut plane = self.plane.stats().await?;
+        let mut stores = Vec::new();
+        for kept in view.desired.stores.values() {
+            let Some(store) = view.stores.get(&kept.record.uuid) else { continue };
+            stores.push(StoreStats {
+                name: kept.record.name.clone(),
+                capacity: store.capacity,
+                used: store.used,
+                log_size: store.log_size,
+                log_used: store.log_used,
+                checkpoints: store.checkpoints,
+                device_written: store.device_written,
+                device_read: store.device_read,
+                integrity_errors: store.integrity_errors,
+            });
+        }
+        let mut volumes = Vec::new();
+        for kept in view.desired.volumes.values() {
+            let Some(io) = plane.volumes.remove(&kept.record.uuid) else { continue };
+            let name = kept.record.name.clone();
+            let (read, write) = (io.read, io.write);
+            volumes.push(VolumeStats {
+                name,
+                read,
+                write,
+                flush: io.flush,
+                deallocate: io.deallocate,
+            });
+        }
+        Ok(StatsSnapshot { shards: plane.shards, stores, volumes, transport: plane.transport })
+    }
+}
+
+impl View {
+    pub(super) fn stores(&self) -> Vec<Store> {
+        self.desired.stores.values().map(|kept| self.describe_store(&kept.record)).collect()
+    }
+
+    pub(super) fn describe_store(&self, record: &StoreRecord) -> Store {
+        let StoreRecord { name, uuid, device } = record.clone();
+        let trouble = self.troubles.stores.get(&name).cloned();
+        match (self.stores.get(&uuid), trouble) {
+            (Some(store), None) => Store {
+                name,
+                uuid,
+                device,
+                state: StoreState::Online,
+                reason: store.failure.clone(),
+                capacity: store.capacity,
+                used: store.used,
+                volumes: u32::try_from(store.volumes.len()).unwrap_or(u32::MAX),
+                backend: store.backend.clone(),
+            },
+            (_, trouble) => Store {
+                name,
+                uuid,
+                device,
+                state: StoreState::Offline,
+                reason: trouble.unwrap_or_else(|| "it is not open".to_owned()),
+                capacity: ByteLen::default(),
+                used: ByteLen::default(),
+                volumes: 0,
+                backend: String::new(),
+            },
+        }
+    }
+
+    pub(super) fn volumes(&self) -> Vec<Volume> {
+        self.desired.volumes.values().map(|kept| self.describe_volume(&kept.record)).collect()
+    }
+
+    pub(super) fn volume(&self, name: &VolumeName) -> Result<Volume, ApiError> {
+        let kept = self.desired.volumes.get(name);
+        let kept = kept.ok_or_else(|| ApiError::not_found("volume", name))?;
+        Ok(self.describe_volume(&kept.record))
+    }
+
+    pub(super) fn describe_volume(&self, record: &VolumeRecord) -> Volume {
+        let found = self.plane_volume(record);
+        let (state, reason) = match (record.phase, found) {
+            (Phase::Deleting, _) => (VolumeState::Deleting, String::new()),
+            (Phase::Ready, Some(_)) => (VolumeState::Online, String::new()),
+            (Phase::Creating, Some(_)) => (VolumeState::Creating, String::new()),
+            (phase, None) => {
+                let state = if phase == Phase::Ready {
+                    VolumeState::Offline
+                } else {
+                    VolumeState::Creating
+                };
+                (state, self.why_missing(&record.store))
+            }
+        };
+        Volume {
+            name: record.name.clone(),
+            uuid: record.uuid,
+            store: record.store.clone(),
+            size: record.size,
+            block_size: record.block_size,
+            used: found.map(|volume| volume.used).unwrap_or_default(),
+            state,
+            reason,
+            exported: self.desired.exports.contains_key(&record.name),
+        }
+    }
+
+    /// The volume in its store, if both are there.
+    pub(super) fn plane_volume(&self, record: &VolumeRecord) -> Option<&PlaneVolume> {
+        let store = self.desired.stores.get(&record.store)?;
+        let store = self.stores.get(&store.record.uuid)?;
+        store.volumes.iter().find(|volume| volume.uuid == record.uuid)
+    }
+
+    fn why_missing(&self, store: &StoreName) -> String {
+        if self.troubles.stores.contains_key(store) {
+            return format!("store {:?} is not open", store.as_str());
+        }
+        format!("store {:?} does not hold it", store.as_str())
+    }
+
+    pub(super) fn exports(&self) -> Vec<Export> {
+        self.desired
+            .exports
+            .values()
+            .filter_map(|kept| self.describe_export(&kept.record).ok())
+            .collect()
+    }
+
+    pub(super) fn describe_export(&self, record: &ExportRecord) -> Result<Export, ApiError> {
+        let volume = self.volume(&record.volume)?;
+        let online = self.exports.contains_key(&record.nqn);
+        let sessions = self.sessions.iter().filter(|session| session.subsystem == record.nqn);
+        let reason = if online {
+            String::new()
+        } else if volume.state == VolumeState::Online {
+            "it is not exported yet".to_owned()
+        } else {
+            format!("volume {:?} is {}", volume.name.as_str(), volume.state)
+        };
+        Ok(Export {
+            volume: record.volume.clone(),
+            nqn: record.nqn.clone(),
+            nsid: 1,
+            uuid: volume.uuid,
+            access: record.access.clone(),
+            listeners: self.info.nvme_tcp.iter().map(ToString::to_string).collect(),
+            online,
+            reason,
+            sessions: u32::try_from(sessions.count()).unwrap_or(u32::MAX),
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! The narrow seam between the daemon and the data plane.
+//!
+//! The daemon decides what shall be; a [`DataPlane`] does it: it opens devices, owns the reactors
+//! and the NVMe/TCP listeners, and knows stores and volumes by their identities only. Names,
+//! desired state and idempotency stay on this side.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use api::{
+    BlockSize, ByteLen, DevicePath, HostAccess, IoCounters, Nqn, Reply, Session, ShardStats,
+    TransportStats,
+};
+use uuid::Uuid;
+
+/// What the daemon asks of the data plane. Answers come in any order; the daemon sends one change
+/// at a time.
+pub trait DataPlane: Send + Sync + 'static {
+    /// What was chosen at start-up; the addresses are empty until [`DataPlane::listen`].
+    fn info(&self) -> PlaneInfo;
+
+    /// Begins to accept hosts. Called once, when all exports are in place: a host that reconnects
+    /// too early would be told that its subsystem is gone, and give up.
+    fn listen(&self) -> Reply<'_, ()>;
+
+    /// Writes a new, empty store with this identity onto a device and opens it. Whatever is on the
+    /// device is lost; the caller has checked.
+    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore>;
+
+    /// Opens the store on a device.
+    fn store_open(&self, device: DevicePath) -> Reply<'_, PlaneStore>;
+
+    /// Closes a store without exports.
+    fn store_close(&self, store: Uuid) -> Reply<'_, ()>;
+
+    /// All open stores.
+    fn stores(&self) -> Reply<'_, Vec<PlaneStore>>;
+
+    /// Creates a volume; durable when answered.
+    fn volume_create(&self, store: Uuid, volume: PlaneVolume) -> Reply<'_, PlaneVolume>;
+
+    /// Grows a volume; durable when answered. Connected hosts are told.
+    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()>;
+
+    /// Destroys a volume without an export; durable when answered.
+    fn volume_destroy(&self, store: Uuid, volume: Uuid) -> Reply<'_, ()>;
+
+    /// All exports.
+    fn exports(&self) -> Reply<'_, Vec<PlaneExport>>;
+
+    /// Exports a volume as namespace 1 of a new subsystem.
+    fn export_add(&self, export: PlaneExport) -> Reply<'_, ()>;
+
+    /// Replaces the allow list of a subsystem. Sessions of hosts that are not on it end.
+    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()>;
+
+    /// Removes a subsystem. Its sessions end; answered when no request of theirs is in flight.
+    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()>;
+
+    /// Connected hosts. `volume` is left out: the daemon knows it by the subsystem.
+    fn sessions(&self) -> Reply<'_, Vec<Session>>;
+
+    /// Numbers of reactors, transport and volumes.
+    fn stats(&self) -> Reply<'_, PlaneStats>;
+
+    /// Stops accepting connections, finishes what is in flight, checkpoints and closes all stores.
+    fn drain(&self) -> Reply<'_, ()>;
+}
+
+/// What a data plane chose at start-up.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PlaneInfo {
+    /// Cores that run a reactor; empty when the reactor is not pinned.
+    pub reactor_cores: Vec<u32>,
+    /// `spin` or `adaptive`.
+    pub idle: String,
+    /// `io_uring` or `standard`.
+    pub io_backend: String,
+    /// Where I/O connections are accepted; ports are real ones.
+    pub nvme_tcp: Vec<SocketAddr>,
+    /// Where discovery connections are accepted.
+    pub discovery: Vec<SocketAddr>,
+}
+
+/// An open store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneStore {
+    /// The identity on the device.
+    pub uuid: Uuid,
+    /// Bytes that volumes can use in all.
+    pub capacity: ByteLen,
+    /// Bytes that volumes use now.
+    pub used: ByteLen,
+    /// Bytes of the log region.
+    pub log_size: ByteLen,
+    /// Bytes of the log that are not yet reusable.
+    pub log_used: ByteLen,
+    /// Checkpoints since it was opened.
+    pub checkpoints: u64,
+    /// Bytes written to the device since it was opened.
+    pub device_written: u64,
+    /// Bytes read from the device since it was opened.
+    pub device_read: u64,
+    /// Blocks whose checksum did not match.
+    pub integrity_errors: u64,
+    /// Why it does not serve writes any more; empty when it does.
+    pub failure: String,
+    /// `io_uring` or `standard`.
+    pub backend: String,
+    /// Its volumes.
+    pub volumes: Vec<PlaneVolume>,
+}
+
+/// A volume in an open store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneVolume {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its name, as the store has it.
+    pub name: String,
+    /// Its size.
+    pub size: ByteLen,
+    /// Its logical block size.
+    pub block_size: BlockSize,
+    /// Bytes of the store that it uses; ignored at creation.
+    pub used: ByteLen,
+}
+
+/// An export.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneExport {
+    /// The subsystem.
+    pub nqn: Nqn,
+    /// The store of the volume.
+    pub store: Uuid,
+    /// The volume.
+    pub volume: Uuid,
+    /// Who may connect.
+    pub access: HostAccess,
+}
+
+/// Numbers of the data plane.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlaneStats {
+    /// One per reactor.
+    pub shards: Vec<ShardStats>,
+    /// The NVMe/TCP listeners.
+    pub transport: TransportStats,
+    /// I/O by volume, since it was exported.
+    pub volumes: BTreeMap<Uuid, VolumeIo>,
+}
+
+/// I/O of one volume.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VolumeIo {
+    /// Reads.
+    pub read: IoCounters,
+    /// Writes.
+    pub write: IoCounters,
+    /// Flushes.
+    pub flush: IoCounters,
+    /// Deallocations.
+    pub deallocate: IoCounters,
+}

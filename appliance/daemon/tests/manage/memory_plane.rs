@@ -1,0 +1,224 @@
+//! A data plane in memory: it remembers what it was told, and "devices" survive its end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use api::{
+    ApiError, ByteLen, DevicePath, HostAccess, IoCounters, LatencyHistogram, Nqn, Reply, Session,
+    ShardStats,
+};
+use daemon::{DataPlane, PlaneExport, PlaneInfo, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+use uuid::Uuid;
+
+/// What is written on devices: outlives a plane.
+pub(crate) type Devices = Arc<Mutex<BTreeMap<DevicePath, PlaneStore>>>;
+
+#[derive(Default)]
+pub(crate) struct MemoryPlane {
+    devices: Devices,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    open: BTreeMap<Uuid, DevicePath>,
+    exports: BTreeMap<Nqn, PlaneExport>,
+    sessions: Vec<Session>,
+    listening: bool,
+    drained: bool,
+    /// What the next change fails with.
+    failure: Option<ApiError>,
+}
+
+impl MemoryPlane {
+    pub(crate) fn new(devices: Devices) -> Self {
+        Self { devices, inner: Mutex::default() }
+    }
+
+    /// Lets the next change fail.
+    pub(crate) fn fail_next(&self, error: ApiError) {
+        self.inner.lock().unwrap().failure = Some(error);
+    }
+
+    /// Connects a host, as far as the allow list admits it.
+    pub(crate) fn connect(&self, subsystem: &str, host: &str) -> bool {
+        let mut inner = self.inner.lock().unwrap();
+        let (subsystem, host): (Nqn, Nqn) = (subsystem.parse().unwrap(), host.parse().unwrap());
+        let admitted = inner
+            .exports
+            .get(&subsystem)
+            .is_some_and(|export| inner.listening && export.access.admits(&host));
+        if admitted {
+            let controller_id = u16::try_from(inner.sessions.len() + 1).unwrap();
+            inner.sessions.push(Session {
+                host,
+                subsystem,
+                volume: None,
+                controller_id,
+                io_queues: 2,
+                peer: "192.0.2.1:40000".to_owned(),
+                keep_alive_ms: 5000,
+            });
+        }
+        admitted
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.inner.lock().unwrap().drained
+    }
+
+    fn take_failure(&self) -> Result<(), ApiError> {
+        self.inner.lock().unwrap().failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Changes a store on its device.
+    fn change<T>(
+        &self,
+        store: Uuid,
+        change: impl FnOnce(&mut PlaneStore) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        self.take_failure()?;
+        let device = self.inner.lock().unwrap().open.get(&store).cloned();
+        let device = device.ok_or_else(|| ApiError::internal("no such store"))?;
+        change(self.devices.lock().unwrap().get_mut(&device).unwrap())
+    }
+}
+
+fn ready<T: Send + 'static>(result: Result<T, ApiError>) -> Reply<'static, T> {
+    Box::pin(std::future::ready(result))
+}
+
+impl DataPlane for MemoryPlane {
+    fn info(&self) -> PlaneInfo {
+        let listening = self.inner.lock().unwrap().listening;
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        PlaneInfo {
+            reactor_cores: vec![],
+            idle: "adaptive".to_owned(),
+            io_backend: "memory".to_owned(),
+            nvme_tcp: if listening { vec![address(4420)] } else { vec![] },
+            discovery: if listening { vec![address(8009)] } else { vec![] },
+        }
+    }
+
+    fn listen(&self) -> Reply<'_, ()> {
+        self.inner.lock().unwrap().listening = true;
+        ready(Ok(()))
+    }
+
+    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore> {
+        if let Err(error) = self.take_failure() {
+            return ready(Err(error));
+        }
+        let size = std::fs::metadata(device.as_str()).map_or(0, |metadata| metadata.len());
+        let store = PlaneStore {
+            uuid,
+            capacity: ByteLen::from_bytes(size),
+            used: ByteLen::default(),
+            log_size: ByteLen::from_bytes(16 << 20),
+            log_used: ByteLen::default(),
+            checkpoints: 0,
+            device_written: 0,
+            device_read: 0,
+            integrity_errors: 0,
+            failure: String::new(),
+            backend: "memory".to_owned(),
+            volumes: vec![],
+        };
+        self.devices.lock().unwrap().insert(device.clone(), store.clone());
+        self.inner.lock().unwrap().open.insert(uuid, device);
+        ready(Ok(store))
+    }
+
+    fn store_open(&self, device: DevicePath) -> Reply<'_, PlaneStore> {
+        let Some(store) = self.devices.lock().unwrap().get(&device).cloned() else {
+            return ready(Err(ApiError::precondition(format!("{device} holds no store"), "")));
+        };
+        self.inner.lock().unwrap().open.insert(store.uuid, device);
+        ready(Ok(store))
+    }
+
+    fn store_close(&self, store: Uuid) -> Reply<'_, ()> {
+        self.inner.lock().unwrap().open.remove(&store);
+        ready(Ok(()))
+    }
+
+    fn stores(&self) -> Reply<'_, Vec<PlaneStore>> {
+        let open: Vec<_> = self.inner.lock().unwrap().open.values().cloned().collect();
+        let devices = self.devices.lock().unwrap();
+        ready(Ok(open.iter().map(|device| devices[device].clone()).collect()))
+    }
+
+    fn volume_create(&self, store: Uuid, volume: PlaneVolume) -> Reply<'_, PlaneVolume> {
+        ready(self.change(store, |store| {
+            store.volumes.push(volume.clone());
+            Ok(volume)
+        }))
+    }
+
+    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            let volume = store.volumes.iter_mut().find(|found| found.uuid == volume);
+            volume.ok_or_else(|| ApiError::internal("no such volume"))?.size = size;
+            Ok(())
+        }))
+    }
+
+    fn volume_destroy(&self, store: Uuid, volume: Uuid) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            store.volumes.retain(|found| found.uuid != volume);
+            Ok(())
+        }))
+    }
+
+    fn exports(&self) -> Reply<'_, Vec<PlaneExport>> {
+        ready(Ok(self.inner.lock().unwrap().exports.values().cloned().collect()))
+    }
+
+    fn export_add(&self, export: PlaneExport) -> Reply<'_, ()> {
+        if let Err(error) = self.take_failure() {
+            return ready(Err(error));
+        }
+        self.inner.lock().unwrap().exports.insert(export.nqn.clone(), export);
+        ready(Ok(()))
+    }
+
+    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.sessions.retain(|session| session.subsystem != nqn || access.admits(&session.host));
+        inner.exports.get_mut(&nqn).unwrap().access = access;
+        ready(Ok(()))
+    }
+
+    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.sessions.retain(|session| session.subsystem != nqn);
+        inner.exports.remove(&nqn);
+        ready(Ok(()))
+    }
+
+    fn sessions(&self) -> Reply<'_, Vec<Session>> {
+        ready(Ok(self.inner.lock().unwrap().sessions.clone()))
+    }
+
+    fn stats(&self) -> Reply<'_, PlaneStats> {
+        let latency = LatencyHistogram { sum_ns: 9000, buckets: vec![(10_000, 3)], overflow: 0 };
+        let io = VolumeIo {
+            read: IoCounters { operations: 3, bytes: 12288, errors: 0, latency: Some(latency) },
+            ..VolumeIo::default()
+        };
+        let inner = self.inner.lock().unwrap();
+        let volumes = inner.exports.values().map(|export| (export.volume, io.clone())).collect();
+        let shards = vec![ShardStats { turns: 7, ..ShardStats::default() }];
+        ready(Ok(PlaneStats { shards, volumes, ..PlaneStats::default() }))
+    }
+
+    fn drain(&self) -> Reply<'_, ()> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.listening = false;
+        inner.drained = true;
+        inner.sessions.clear();
+        ready(Ok(()))
+    }
+}
