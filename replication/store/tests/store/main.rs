@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may die of a surprise")]
 
+mod documented;
 mod format;
 mod map;
 mod rig;
