@@ -113,12 +113,12 @@ fn power_failure_at_every_write_leaves_the_last_durable_map() {
             }
             let (durable, begun) = (rig.durable_lsn, rig.next_lsn - 1);
             let disk = rig.disk.crashed(&mut Rng::new(seed ^ writes));
-            let checkpoints = std::mem::take(&mut rig.checkpoints);
-            let report = check_disk(&disk, &rig.pool, false);
+            let (pool, checkpoints) = rig.power_off();
+            let report = check_disk(&disk, &pool, false);
             let only_supers = |f: &store::Finding| matches!(f, store::Finding::Superblock { .. });
             assert!(report.findings.iter().all(only_supers), "{:?}", report.findings);
             assert_eq!(report.leaked, 0);
-            let mut rig = Rig::mounted(disk, rig.pool, 40).unwrap();
+            let mut rig = Rig::mounted(disk, pool, 40).unwrap();
             assert!((durable..=begun).contains(&rig.durable_lsn));
             rig.model = checkpoints[&rig.durable_lsn].clone();
             rig.verify();

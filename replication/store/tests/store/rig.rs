@@ -204,8 +204,8 @@ pub(crate) type Model = BTreeMap<u32, ModelVolume>;
 /// A store, the disk below and the model beside it.
 pub(crate) struct Rig {
     pub(crate) disk: Disk,
-    pub(crate) pool: Pool,
     pub(crate) store: Store,
+    pub(crate) pool: Pool,
     pub(crate) model: Model,
     /// The model at each checkpoint that was begun, by its tail's LSN.
     pub(crate) checkpoints: BTreeMap<u64, Model>,
@@ -372,10 +372,17 @@ impl Rig {
         }
     }
 
+    /// Everything in memory is gone; the buffers and what was known of the checkpoints stay.
+    pub(crate) fn power_off(self) -> (Pool, BTreeMap<u64, Model>) {
+        let Rig { disk, pool, store, checkpoints, .. } = self;
+        drop((disk, store)); // Before the pool whose buffers they may hold.
+        (pool, checkpoints)
+    }
+
     /// Mounts again, without a checkpoint: what came after the last one is lost.
     pub(crate) fn remount(self) -> Result<Rig, MountError> {
-        let Rig { disk, pool, checkpoints, durable_lsn, frames, store, .. } = self;
-        drop(store);
+        let (disk, durable_lsn, frames) = (self.disk.clone(), self.durable_lsn, self.frames);
+        let (pool, checkpoints) = self.power_off();
         let mut rig = Rig::mounted(disk, pool, frames)?;
         assert_eq!(rig.durable_lsn, durable_lsn);
         rig.model = checkpoints[&durable_lsn].clone();

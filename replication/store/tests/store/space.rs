@@ -133,7 +133,8 @@ fn catalog_refuses_what_it_cannot_hold_and_replays_what_it_has() {
     let next = store.next_volume_id();
     assert_eq!(store.create_volume(&spec(next.0, "more")), Err(VolumeError::TooMany));
     rig.checkpoint();
-    let mut rig = Rig::mounted(rig.disk.clone(), rig.pool, 64).unwrap();
+    let disk = rig.disk.clone();
+    let mut rig = Rig::mounted(disk, rig.power_off().0, 64).unwrap();
     assert_eq!(rig.store.volumes().count(), VOLUMES_MAX);
     assert_eq!(rig.store.next_volume_id(), next);
     assert_eq!(rig.store.volume(VolumeId(2)).unwrap().name_str(), "a");
