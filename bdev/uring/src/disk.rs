@@ -51,7 +51,7 @@ impl Default for FileOptions {
 /// A file or block device. Claimed by this process until it and all its queues are dropped.
 #[derive(Debug)]
 pub struct FileDisk {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     selection: Selection,
 }
 
@@ -271,8 +271,7 @@ fn patiently<T>(patience: Duration, mut act: impl FnMut() -> io::Result<T>) -> i
     loop {
         match act() {
             Err(error) if is_claimed(&error) && !left.is_zero() => {
-                #[expect(clippy::disallowed_methods, reason = "opening is no data path")]
-                std::thread::sleep(CLAIM_POLL.min(left));
+                system::pause(CLAIM_POLL.min(left));
                 left = left.saturating_sub(CLAIM_POLL);
             }
             result => return result,

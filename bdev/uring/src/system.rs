@@ -8,11 +8,19 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Claims `file` for this process; fails with `EWOULDBLOCK` when somebody else has it.
 pub(crate) fn lock(file: &File) -> io::Result<()> {
     // SAFETY: no pointers.
     check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(|_| ())
+}
+
+/// Lets time pass while somebody else has a disk: the system does not tell when it is free.
+pub(crate) fn pause(time: Duration) {
+    let time = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: no descriptors, so the null pointer is never followed.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, time) };
 }
 
 /// The size of a block device in bytes.

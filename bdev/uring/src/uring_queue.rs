@@ -68,7 +68,17 @@ const SYNC_BIT: u64 = 1 << 32;
 const FILE: types::Fixed = types::Fixed(0);
 
 impl UringQueue {
+    /// A queue whose ring is polled, if that is asked for; a polled one needs a second ring.
     pub(crate) fn new(shared: Arc<Shared>, cx: &QueueCx<'_>, polled: bool) -> io::Result<Self> {
+        UringQueue::with_rings(shared, cx, polled, polled)
+    }
+
+    fn with_rings(
+        shared: Arc<Shared>,
+        cx: &QueueCx<'_>,
+        polled: bool,
+        split: bool,
+    ) -> io::Result<UringQueue> {
         let fd = shared.file.as_raw_fd();
         let in_flight = cx.depth * 2; // A write and its sync.
         let plain = || Ring::new(in_flight, polled, fd, &[]);
@@ -86,7 +96,7 @@ impl UringQueue {
         } else {
             (plain()?, Registered::default())
         };
-        let second = if polled { Some(Ring::new(in_flight, false, fd, &[])?) } else { None };
+        let second = if split { Some(Ring::new(in_flight, false, fd, &[])?) } else { None };
         let depth = cx.depth as usize;
         Ok(UringQueue {
             counters: shared.counters(),
@@ -275,7 +285,8 @@ impl Flight {
 
     fn on_sync(&mut self, result: i32) {
         match -result {
-            _ if result >= 0 => self.sync_due = false,
+            // A sync after a part of the write does not count.
+            _ if result >= 0 => self.sync_due = !self.moved_all,
             // The write that it is linked to was short or failed, and says so itself.
             libc::ECANCELED => (),
             error => self.on_error(error),
@@ -352,3 +363,6 @@ impl Drop for UringQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,8 @@ pub struct UringNet {
     listener_next: u32,
     /// Connections whose end is to be reported, without an operation that would tell.
     over: Fifo<u32>,
+    /// Receives for the next kick: they follow the sends, so that no answer waits for them.
+    receives: Fifo<u32>,
     buffer: i32,
 }
 
@@ -136,6 +138,7 @@ impl UringNet {
             listeners: (0..LISTENERS_MAX).map(|_| None).collect(),
             listener_next: 0,
             over: Fifo::new(connections),
+            receives: Fifo::new(connections),
             buffer: i32::try_from(config.socket_buffer_bytes).unwrap_or(i32::MAX),
         })
     }
@@ -234,6 +237,23 @@ impl UringNet {
         // SAFETY: landing, batch and tables stay where they are and untouched while the flag that
         // was just set is (see the safety arguments of this file and `conn.rs`).
         unsafe { self.ring.push(&entry.user_data(kind.tag(index))) };
+    }
+
+    fn start_receives(&mut self) {
+        while let Some(slot) = self.receives.pop() {
+            let index = slot as usize;
+            let conn = self.slots[index].conn.as_mut().expect("kept while it is receiving");
+            if conn.state == State::Open {
+                self.start(Kind::Receive, index);
+                continue;
+            }
+            // It was closed meanwhile, and its cancel would have come before the receive.
+            conn.receiving = false;
+            if conn.is_quiet() {
+                let pushed = self.over.push(slot);
+                assert!(pushed.is_ok(), "each slot closes once");
+            }
+        }
     }
 
     /// Cancels what is in flight on a closing connection; its end, when nothing is.
@@ -397,7 +417,9 @@ impl Net for UringNet {
         assert!(live.state == State::Open, "a connection is used once it is connected");
         assert!(live.landing.is_none(), "one receive is outstanding at most");
         live.landing = Some(landing);
-        self.start(Kind::Receive, conn.slot());
+        live.receiving = true;
+        let pushed = self.receives.push(u32::try_from(conn.slot()).expect("slots are few"));
+        assert!(pushed.is_ok(), "each slot receives once at a time");
         Ok(())
     }
 
@@ -433,6 +455,7 @@ impl Net for UringNet {
     }
 
     fn kick(&mut self) {
+        self.start_receives();
         self.ring.kick();
     }
 
@@ -486,6 +509,7 @@ impl Drop for UringNet {
                 listener.closing = true;
             }
         }
+        self.start_receives();
         for index in 0..self.slots.len() {
             let Some(conn) = self.slots[index].conn.as_mut() else { continue };
             conn.state = State::Closing(CloseReason::Local);

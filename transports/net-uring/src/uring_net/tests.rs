@@ -1,3 +1,9 @@
+//! The contract of `Net`, and what is particular to sockets.
+//!
+//! # Safety argument
+//!
+//! The only unsafe call waits for one descriptor and is given a local of the true size.
+
 use super::*;
 use net::conformance::{CONNECTIONS, Fixture};
 
