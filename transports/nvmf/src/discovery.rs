@@ -81,7 +81,7 @@ fn at_address(address: SocketAddr, portid: u16) -> DiscoveryRecord {
     record.trtype = trtype::TCP;
     record.adrfam = if ip.is_ipv4() { adrfam::IPV4 } else { adrfam::IPV6 };
     record.treq =
-        discovery_treq::SECURE_CHANNEL_NOT_REQUIRED | discovery_treq::DISABLE_SQ_FLOW_CONTROL;
+        discovery_treq::SECURE_CHANNEL_NOT_SPECIFIED | discovery_treq::DISABLE_SQ_FLOW_CONTROL;
     record.portid = U16::new(portid);
     record.cntlid = U16::new(CNTLID_DYNAMIC);
     record.asqsz = U16::new(QUEUE_ENTRIES_MAX);

@@ -30,7 +30,9 @@ pub(crate) fn get_transfer(sqe: &Sqe) -> Transfer {
         (_, select::CAPABILITIES) => 0,
         (feature::TIMESTAMP, _) => feature::TIMESTAMP_LEN,
         (feature::HOST_BEHAVIOR, _) => feature::HOST_BEHAVIOR_LEN,
-        (feature::HOST_IDENTIFIER, _) => feature::HOST_IDENTIFIER_LEN,
+        (feature::HOST_IDENTIFIER, _) if sqe.cdw11.get() & EXTENDED_HOST_ID != 0 => {
+            feature::HOST_IDENTIFIER_LEN
+        }
         _ => 0,
     };
     if len == 0 { Transfer::None } else { Transfer::ToHost(narrow(len)) }
@@ -84,6 +86,11 @@ impl Connection {
             }
             _ => return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD)),
         };
+        if fid == feature::HOST_IDENTIFIER && sqe.cdw11.get() & EXTENDED_HOST_ID == 0 {
+            //= NVMe-Base 2.1 §5.1.25
+            //# over Fabrics the host identifier has 128 bits
+            return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD));
+        }
         if get_transfer(sqe) != Transfer::None {
             return self.get_feature_data(cx, key, sqe, default);
         }
@@ -102,11 +109,6 @@ impl Connection {
 
     fn get_feature_data(&mut self, cx: Cx<'_>, key: u32, sqe: &Sqe, default: bool) {
         let controller = self.controller.as_ref().expect("an admin queue has its controller");
-        if fid(sqe) == feature::HOST_IDENTIFIER && sqe.cdw11.get() & EXTENDED_HOST_ID == 0 {
-            //= NVMe-Base 2.1 §5.1.25
-            //# over Fabrics the host identifier has 128 bits
-            return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD));
-        }
         let command = self.commands.get_mut(key).expect("ready commands exist");
         let Transfer::ToHost(len) = command.plan.transfer else {
             unreachable!("the data of a feature goes to the host")

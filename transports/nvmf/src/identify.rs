@@ -161,10 +161,9 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
 }
 
 fn fill_controller_nvm(page: &mut IdentifyControllerNvm) {
-    // No limit of its own on Write Zeroes; up to 256 ranges of any size in Dataset Management.
-    page.dmrl = u8::MAX;
-    page.dmrsl = U32::new(u32::MAX);
-    page.dmsl = U64::new(u64::MAX);
+    // Zero is no limit: neither on Write Zeroes nor on the ranges of Dataset Management.
+    page.wzsl = 0;
+    page.dmrl = 0;
 }
 
 fn format_of(block_size: u32) -> LbaFormat {

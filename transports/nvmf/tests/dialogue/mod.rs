@@ -1,0 +1,617 @@
+//! Plays dialogue scripts against a target, byte by byte on the host's side.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bdev::{Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Status};
+use net::Batch;
+use nvme_spec::{
+    CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType, PropertyGetSqe,
+    PropertySetSqe, Sgl, Sqe, U16, U32, U64, opcode,
+};
+use nvmf::{
+    Addresses, Config, Connection, Cx, Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem,
+    Target,
+};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+const SUBNQN: &str = "nqn.2026-11.io.example:vol";
+const CLOSED_NQN: &str = "nqn.2026-11.io.example:closed";
+const HOSTNQN: &str = "nqn.2014-08.org.nvmexpress:uuid:aaaaaaaa-0000-0000-0000-000000000001";
+const BLOCKS: u64 = 1024;
+
+/// One dialogue: a name, the requirement it proves, and its lines.
+pub(crate) struct Block {
+    name: String,
+    lines: Vec<(usize, String)>,
+}
+
+/// Splits a file into its dialogues.
+///
+/// # Panics
+/// When one has no name or cites no requirement.
+pub(crate) fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(name) = line.strip_prefix("== ") {
+            blocks.push(Block { name: name.to_string(), lines: Vec::new() });
+        } else if !line.is_empty() {
+            let block = blocks.last_mut().expect("a dialogue starts with `== name`");
+            block.lines.push((number + 1, line.to_string()));
+        }
+    }
+    for block in &blocks {
+        let cited = block.lines.iter().any(|(_, line)| line.starts_with("! NVMe-"));
+        assert!(cited, "{}: cite the requirement with `! SPEC section: text`", block.name);
+    }
+    blocks
+}
+
+/// Plays one dialogue.
+pub(crate) fn play(file: &str, block: &Block) {
+    let mut stage = Stage::new();
+    for (number, line) in &block.lines {
+        stage.place = format!("{file}:{number}: {}: {line}", block.name);
+        stage.line(line);
+    }
+    if let Some(pdu) = stage.current().and_then(|link| link.received.first().cloned()) {
+        panic!("{file}: {}: the target said more: {pdu:?}", block.name);
+    }
+}
+
+fn namespace(nsid: u32, blocks: u64) -> Namespace {
+    let mut uuid = [0x5a; 16];
+    uuid[15] = u8::try_from(nsid).unwrap();
+    let handle = NamespaceHandle(nsid);
+    Namespace { nsid, handle, uuid, block_size: 4096, blocks, atomic_blocks: 1 }
+}
+
+fn config(namespaces: Vec<Namespace>) -> Config {
+    let subsystem = |nqn: &str, hosts, namespaces| Subsystem {
+        nqn: Nqn::new(nqn).unwrap(),
+        serial: "HF42".into(),
+        hosts,
+        namespaces,
+    };
+    let nobody = Hosts::List(vec![Nqn::new("nqn.2026-11.io.example:nobody").unwrap()]);
+    Config {
+        ports: vec![Port { id: 7, address: "192.0.2.1:4420".parse().unwrap() }],
+        subsystems: vec![
+            subsystem(SUBNQN, Hosts::Any, namespaces),
+            subsystem(CLOSED_NQN, nobody, Vec::new()),
+        ],
+        discovery_nqn: None,
+    }
+}
+
+/// `key=value` words and bare words of a line.
+#[derive(Clone, Debug, Default)]
+struct Words {
+    values: BTreeMap<String, String>,
+    flags: Vec<String>,
+}
+
+impl Words {
+    fn of(words: &str) -> Words {
+        let mut all = Words::default();
+        for word in words.split_whitespace() {
+            match word.split_once('=') {
+                Some((key, value)) => drop(all.values.insert(key.into(), value.into())),
+                None => all.flags.push(word.into()),
+            }
+        }
+        all
+    }
+
+    /// A number: decimal, or hexadecimal with `0x`.
+    fn number(&self, key: &str) -> Option<u64> {
+        let value = self.values.get(key)?;
+        let parsed = match value.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => value.parse(),
+        };
+        Some(parsed.unwrap_or_else(|_| panic!("{key}={value} is no number")))
+    }
+
+    fn u32(&self, key: &str, default: u32) -> u32 {
+        self.number(key).map_or(default, |value| u32::try_from(value).unwrap())
+    }
+
+    fn u16(&self, key: &str, default: u16) -> u16 {
+        self.number(key).map_or(default, |value| u16::try_from(value).unwrap())
+    }
+
+    fn u8(&self, key: &str, default: u8) -> u8 {
+        self.number(key).map_or(default, |value| u8::try_from(value).unwrap())
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|word| word == flag)
+    }
+}
+
+/// A PDU that the target sent: its kind and fields, and its data.
+#[derive(Clone, Debug)]
+struct Heard {
+    kind: &'static str,
+    fields: BTreeMap<&'static str, u64>,
+    data: Vec<u8>,
+}
+
+struct Link {
+    connection: Connection,
+    bytes: Vec<u8>,
+    received: Vec<Heard>,
+    header_digest: bool,
+    data_digest: bool,
+    closed: bool,
+}
+
+struct Stage {
+    target: Arc<Target>,
+    pool: Pool,
+    now: Instant,
+    links: BTreeMap<String, Link>,
+    name: String,
+    cntlid: u16,
+    disk: Vec<u8>,
+    hold: bool,
+    held: Vec<(String, Request)>,
+    status: Status,
+    place: String,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let pool = PoolConfig { segments: [16, 16, 8, 4, 4], huge_pages: false };
+        Stage {
+            target: Target::new(config(vec![namespace(1, BLOCKS)])).unwrap(),
+            pool: Pool::new(&pool).unwrap(),
+            now: Instant::from_ns(1),
+            links: BTreeMap::new(),
+            name: String::new(),
+            cntlid: 0,
+            disk: vec![0; 4096 * usize::try_from(BLOCKS).unwrap()],
+            hold: false,
+            held: Vec::new(),
+            status: Status::Ok,
+            place: String::new(),
+        }
+    }
+
+    fn current(&mut self) -> Option<&mut Link> {
+        self.links.get_mut(&self.name)
+    }
+
+    fn line(&mut self, line: &str) {
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (verb, words) = rest.split_once(' ').unwrap_or((rest, ""));
+        match mark {
+            "!" => (),
+            "on" => self.open(rest),
+            "with" => self.with(rest),
+            ">" => self.say(verb, &Words::of(words)),
+            "<" => self.expect(verb, &Words::of(words)),
+            "~" => self.act(verb, &Words::of(words)),
+            _ => panic!("{}: what is this line?", self.place),
+        }
+    }
+
+    /// `on NAME`: a connection of that name, opened when it does not exist.
+    fn open(&mut self, name: &str) {
+        self.name = name.to_string();
+        if self.links.contains_key(name) {
+            return;
+        }
+        let index = u32::try_from(self.links.len()).unwrap();
+        let mut connection = Connection::new(Arc::clone(&self.target), index);
+        let addresses = Addresses {
+            local: "192.0.2.1:4420".parse().unwrap(),
+            peer: "192.0.2.9:1234".parse().unwrap(),
+        };
+        assert!(connection.accept(Cx { pool: &self.pool, now: self.now }, addresses));
+        let (bytes, received) = (Vec::new(), Vec::new());
+        let (header_digest, data_digest, closed) = (false, false, false);
+        let link = Link { connection, bytes, received, header_digest, data_digest, closed };
+        self.links.insert(name.to_string(), link);
+    }
+
+    /// `with admin`, `with io`, `with discovery`: the usual steps up to a working queue.
+    fn with(&mut self, what: &str) {
+        let (kind, options) = what.split_once(' ').unwrap_or((what, ""));
+        let dgst = Words::of(options).u8("dgst", 0);
+        let subnqn = match kind {
+            "discovery" => nvme_spec::DISCOVERY_NQN,
+            _ => SUBNQN,
+        };
+        let script = format!(
+            "on admin\n> icreq dgst={dgst}\n< icresp dgst={dgst}\n\
+             > connect cid=1 subnqn={subnqn} {options}\n< resp cid=1 status=0\n\
+             > property-set cid=2 offset=0x14 value=0x460001\n< resp cid=2 status=0"
+        );
+        let io = format!(
+            "on io\n> icreq dgst={dgst}\n< icresp\n> connect cid=1 qid=1 {options}\n\
+             < resp cid=1 status=0"
+        );
+        script.lines().for_each(|line| self.line(line));
+        if kind == "io" {
+            io.lines().for_each(|line| self.line(line));
+        }
+    }
+
+    fn say(&mut self, verb: &str, words: &Words) {
+        let bytes = match verb {
+            "icreq" => self.icreq(words),
+            "connect" => self.connect(words),
+            "property-get" => {
+                let mut sqe = PropertyGetSqe::new_zeroed();
+                sqe.fctype = opcode::fctype::PROPERTY_GET;
+                sqe.attrib = words.u8("size", 0);
+                sqe.offset = U32::new(words.u32("offset", 0));
+                self.command(zerocopy::transmute!(sqe), words, opcode::FABRICS)
+            }
+            "property-set" => {
+                let mut sqe = PropertySetSqe::new_zeroed();
+                sqe.fctype = opcode::fctype::PROPERTY_SET;
+                sqe.attrib = words.u8("size", 0);
+                sqe.offset = U32::new(words.u32("offset", 0));
+                sqe.value = U64::new(words.number("value").unwrap_or(0));
+                self.command(zerocopy::transmute!(sqe), words, opcode::FABRICS)
+            }
+            "disconnect" => {
+                let mut sqe = Sqe::new_zeroed();
+                sqe.nsid = U32::new(u32::from(opcode::fctype::DISCONNECT));
+                self.command(sqe, words, opcode::FABRICS)
+            }
+            "cmd" => {
+                let mut sqe = Sqe::new_zeroed();
+                sqe.nsid = U32::new(words.u32("nsid", 0));
+                sqe.cdw10 = U32::new(words.u32("cdw10", 0));
+                sqe.cdw11 = U32::new(words.u32("cdw11", 0));
+                sqe.cdw12 = U32::new(words.u32("cdw12", 0));
+                sqe.cdw13 = U32::new(words.u32("cdw13", 0));
+                sqe.cdw14 = U32::new(words.u32("cdw14", 0));
+                let opcode = words.u8("opc", 0);
+                self.command(sqe, words, opcode)
+            }
+            "h2c" => self.h2c(words),
+            "raw" => words
+                .flags
+                .iter()
+                .flat_map(|word| (0..word.len()).step_by(2).map(|i| hex(&word[i..i + 2])))
+                .chain(std::iter::repeat_n(0, words.u32("zeroes", 0) as usize))
+                .collect(),
+            _ => panic!("{}: nothing to say", self.place),
+        };
+        self.send(&bytes);
+    }
+
+    fn icreq(&mut self, words: &Words) -> Vec<u8> {
+        let mut req = IcReq::new_zeroed();
+        req.ch = header(PduType::IcReq, 0, 0, 128);
+        req.pfv = U16::new(words.u16("pfv", 0));
+        req.hpda = words.u8("hpda", 0);
+        req.dgst = words.u8("dgst", 0);
+        req.maxr2t = U32::new(words.u32("maxr2t", 0));
+        let link = self.current().expect("say `on NAME` first");
+        link.header_digest = req.dgst & 1 != 0;
+        link.data_digest = req.dgst & 2 != 0;
+        req.as_bytes().to_vec()
+    }
+
+    fn connect(&mut self, words: &Words) -> Vec<u8> {
+        let mut sqe = ConnectSqe::new_zeroed();
+        sqe.fctype = opcode::fctype::CONNECT;
+        sqe.recfmt = U16::new(words.u16("recfmt", 0));
+        sqe.qid = U16::new(words.u16("qid", 0));
+        sqe.sqsize = U16::new(words.u16("sqsize", 31));
+        sqe.cattr = words.u8("cattr", 0);
+        sqe.kato = U32::new(words.u32("kato", 0));
+        let mut data = ConnectData::new_zeroed();
+        data.hostid = [words.u8("hostid", 1); 16];
+        let default = if sqe.qid.get() == 0 { 0xffff } else { self.cntlid };
+        data.cntlid = U16::new(words.u16("cntlid", default));
+        let nqn = |key: &str, default: &str, field: &mut [u8]| {
+            let name = words.values.get(key).map_or(default, String::as_str);
+            field[..name.len()].copy_from_slice(name.as_bytes());
+        };
+        nqn("subnqn", SUBNQN, &mut data.subnqn);
+        nqn("hostnqn", HOSTNQN, &mut data.hostnqn);
+        self.capsule(zerocopy::transmute!(sqe), words, opcode::FABRICS, data.as_bytes())
+    }
+
+    /// A command with the data that its words describe.
+    fn command(&mut self, sqe: Sqe, words: &Words, opcode: u8) -> Vec<u8> {
+        let data = vec![words.u8("fill", 0); words.u32("capsule", 0) as usize];
+        self.capsule(sqe, words, opcode, &data)
+    }
+
+    fn capsule(&mut self, mut sqe: Sqe, words: &Words, opcode: u8, data: &[u8]) -> Vec<u8> {
+        sqe.opcode = opcode;
+        sqe.flags = PSDT_SGL | words.u8("fuse", 0);
+        if words.has("prp") {
+            sqe.flags = 0;
+        }
+        sqe.cid = U16::new(words.u16("cid", 0));
+        let len = u32::try_from(data.len()).unwrap();
+        sqe.dptr = match len {
+            0 => Sgl::transport(words.u32("len", 0)),
+            _ => Sgl::in_capsule(u64::from(words.u32("sgl-offset", 0)), words.u32("len", len)),
+        };
+        if let Some(kind) = words.number("sgl") {
+            sqe.dptr.kind = u8::try_from(kind).unwrap();
+        }
+        self.pdu(PduType::CapsuleCmd, 0, sqe.as_bytes(), data)
+    }
+
+    fn h2c(&mut self, words: &Words) -> Vec<u8> {
+        let data = vec![words.u8("fill", 0); words.u32("len", 0) as usize];
+        let mut rest = Vec::new();
+        rest.extend(words.u16("cid", 0).to_le_bytes());
+        rest.extend(words.u16("ttag", 0).to_le_bytes());
+        rest.extend(words.u32("off", 0).to_le_bytes());
+        let claimed = words.u32("datal", u32::try_from(data.len()).unwrap());
+        rest.extend(claimed.to_le_bytes());
+        rest.extend([0; 4]);
+        let last = if words.has("last") { 4 } else { 0 };
+        let mut bytes = self.pdu(PduType::H2cData, last, &rest, &data);
+        if words.has("corrupt") {
+            let at = bytes.len() - 1;
+            bytes[at] ^= 0xff;
+        }
+        bytes
+    }
+
+    /// A PDU with digests as negotiated.
+    fn pdu(&mut self, pdu_type: PduType, flags: u8, rest: &[u8], data: &[u8]) -> Vec<u8> {
+        let link = self.current().expect("say `on NAME` first");
+        let hdgst = if link.header_digest { 4 } else { 0 };
+        let ddgst = if link.data_digest && !data.is_empty() { 4 } else { 0 };
+        let hlen = 8 + rest.len();
+        let pdo = if data.is_empty() { 0 } else { hlen + hdgst };
+        let plen = hlen + hdgst + data.len() + ddgst;
+        let digests = u8::from(hdgst > 0) | u8::from(ddgst > 0) << 1;
+        let ch = header(pdu_type, flags | digests, pdo, plen);
+        let mut bytes = [ch.as_bytes(), rest].concat();
+        if hdgst > 0 {
+            bytes.extend(crc(&bytes).to_le_bytes());
+        }
+        bytes.extend(data);
+        if ddgst > 0 {
+            bytes.extend(crc(data).to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Delivers bytes one by one in the worst way: split at a place that moves.
+    fn send(&mut self, bytes: &[u8]) {
+        let cx = Cx { pool: &self.pool, now: self.now };
+        let link = self.links.get_mut(&self.name).expect("say `on NAME` first");
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let len = rest.len().min(1 + rest.len() / 2);
+            let taken = link.connection.on_bytes(cx, &rest[..len]);
+            if taken == 0 {
+                break;
+            }
+            rest = &rest[taken..];
+        }
+        self.settle();
+    }
+
+    /// Lets the target work until nothing moves any more.
+    fn settle(&mut self) {
+        for _ in 0..8 {
+            let names: Vec<String> = self.links.keys().cloned().collect();
+            for name in names {
+                self.work(&name);
+            }
+        }
+    }
+
+    fn work(&mut self, name: &str) {
+        let cx = Cx { pool: &self.pool, now: self.now };
+        let link = self.links.get_mut(name).unwrap();
+        let mut requests = Fifo::new(4);
+        link.connection.poll_requests(cx, &mut requests);
+        while let Some((_, request)) = requests.pop() {
+            if self.hold {
+                self.held.push((name.to_string(), request));
+            } else {
+                let done = run(&mut self.disk, self.status, request);
+                link.connection.on_completion(cx, done);
+            }
+        }
+        let mut batch = Batch::with_defaults();
+        while link.connection.poll_transmit(cx, &mut batch) {
+            link.bytes.extend(batch.pieces().flatten());
+            link.connection.on_sent(cx, &mut batch);
+        }
+        link.parse();
+        link.closed = link.connection.wants_close();
+    }
+
+    fn expect(&mut self, verb: &str, words: &Words) {
+        let place = self.place.clone();
+        let link = self.current().expect("say `on NAME` first");
+        match verb {
+            "nothing" => assert!(link.received.is_empty(), "{place}: heard {:?}", link.received),
+            "closed" => assert!(link.closed, "{place}: it is open"),
+            "open" => assert!(!link.closed, "{place}: it is closed"),
+            _ => {
+                assert!(!link.received.is_empty(), "{place}: the target said nothing");
+                let heard = link.received.remove(0);
+                heard.check(&place, verb, words);
+                if let (Some(&cntlid), "resp") = (heard.fields.get("dw0"), verb)
+                    && words.number("cid") == Some(1)
+                    && self.name == "admin"
+                    && self.cntlid == 0
+                {
+                    self.cntlid = u16::try_from(cntlid).unwrap();
+                }
+            }
+        }
+    }
+
+    /// `~ ...`: something that happens on the target's side.
+    fn act(&mut self, verb: &str, words: &Words) {
+        match verb {
+            "wait" => {
+                let ns = words.number("ms").unwrap() * 1_000_000;
+                self.now = Instant::from_ns(self.now.as_ns() + ns);
+                let cx = Cx { pool: &self.pool, now: self.now };
+                self.links.values_mut().for_each(|link| link.connection.on_timeout(cx));
+            }
+            "namespaces" => {
+                let sizes = words.values.keys().map(|nsid| {
+                    let blocks = words.number(nsid).unwrap();
+                    namespace(nsid.parse().unwrap(), blocks)
+                });
+                self.target.replace(config(sizes.collect())).unwrap();
+            }
+            "fail" => {
+                let status = words.number("status").unwrap();
+                self.status = Status::from_u8(u8::try_from(status).unwrap()).unwrap();
+            }
+            "hold" => self.hold = true,
+            "release" => {
+                self.hold = false;
+                let cx = Cx { pool: &self.pool, now: self.now };
+                for (name, request) in std::mem::take(&mut self.held) {
+                    let done = run(&mut self.disk, self.status, request);
+                    let link = self.links.get_mut(&name).unwrap();
+                    link.connection.on_completion(cx, done);
+                }
+            }
+            "peer-closes" => {
+                let cx = Cx { pool: &self.pool, now: self.now };
+                let link = self.links.get_mut(&self.name).unwrap();
+                link.connection.on_closed(cx);
+            }
+            _ => panic!("{}: no such act", self.place),
+        }
+        self.settle();
+    }
+}
+
+fn run(disk: &mut [u8], status: Status, request: Request) -> Completion {
+    if !status.is_ok() {
+        return request.complete(status);
+    }
+    let start = usize::try_from(request.lba.0).unwrap() * 4096;
+    let range = &mut disk[start..start + request.blocks as usize * 4096];
+    let Request { tag, op, mut data, .. } = request;
+    match (&mut data, op) {
+        (Data::Into(buf), Op::Read) => buf.bytes_mut()[..range.len()].copy_from_slice(range),
+        (Data::From(buf), Op::Write) => range.copy_from_slice(&buf.bytes()[..range.len()]),
+        (Data::None, Op::WriteZeroes | Op::Deallocate) => range.fill(0),
+        _ => (),
+    }
+    Completion { tag, data, status }
+}
+
+impl Link {
+    /// Takes apart what the target sent.
+    fn parse(&mut self) {
+        while self.bytes.len() >= 8 {
+            let ch = CommonHeader::read_from_prefix(&self.bytes).unwrap().0;
+            let (hlen, plen) = (usize::from(ch.hlen), ch.plen.get() as usize);
+            assert!(plen <= self.bytes.len(), "PDUs are sent whole");
+            let pdu: Vec<u8> = self.bytes.drain(..plen).collect();
+            let kind = PduType::from_byte(ch.pdu_type).expect("the target sends known PDUs");
+            let digests = !matches!(kind, PduType::IcResp | PduType::C2hTermReq);
+            assert_eq!(ch.flags & 1 != 0, digests && self.header_digest);
+            if ch.flags & 1 != 0 {
+                let digest = pdu[hlen..hlen + 4].try_into().unwrap();
+                assert_eq!(crc(&pdu[..hlen]), u32::from_le_bytes(digest), "header digest");
+            }
+            let ddgst = if ch.flags & 2 != 0 { 4 } else { 0 };
+            let pdo = if kind == PduType::C2hTermReq { hlen } else { usize::from(ch.pdo) };
+            let data = if pdo > 0 { pdu[pdo..plen - ddgst].to_vec() } else { Vec::new() };
+            if ddgst > 0 {
+                let digest = pdu[plen - 4..].try_into().unwrap();
+                assert_eq!(crc(&data), u32::from_le_bytes(digest), "data digest");
+            }
+            self.received.push(Heard::of(kind, &ch, &pdu, data));
+        }
+    }
+}
+
+impl Heard {
+    fn of(kind: PduType, ch: &CommonHeader, pdu: &[u8], data: Vec<u8>) -> Heard {
+        let at = |offset: usize, len: usize| {
+            pdu[offset..offset + len].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b))
+        };
+        let (kind, fields): (_, Vec<(&'static str, u64)>) = match kind {
+            PduType::IcResp => {
+                let fields = [("pfv", at(8, 2)), ("cpda", at(10, 1)), ("dgst", at(11, 1))];
+                ("icresp", [&fields[..], &[("maxh2cdata", at(12, 4))]].concat())
+            }
+            PduType::CapsuleResp => {
+                let field = at(22, 2);
+                let results = [("dw0", at(8, 4)), ("dw1", at(12, 4)), ("sqhd", at(16, 2))];
+                let ends =
+                    [("cid", at(20, 2)), ("status", field >> 1 & 0x7ff), ("dnr", field >> 15)];
+                ("resp", [results, ends].concat())
+            }
+            PduType::C2hData => {
+                let flags = u64::from(ch.flags);
+                let bits = [("last", flags >> 2 & 1), ("success", flags >> 3 & 1)];
+                let place = [("cid", at(8, 2)), ("off", at(12, 4)), ("len", at(16, 4))];
+                ("data", [&bits[..], &place, &[("pdo", u64::from(ch.pdo))]].concat())
+            }
+            PduType::R2t => {
+                let tags = [("cid", at(8, 2)), ("ttag", at(10, 2))];
+                ("r2t", [tags, [("off", at(12, 4)), ("len", at(16, 4))]].concat())
+            }
+            PduType::C2hTermReq => ("term", vec![("fes", at(8, 2)), ("fei", at(10, 4))]),
+            other => panic!("a target never sends {other:?}"),
+        };
+        Heard { kind, fields: fields.into_iter().collect(), data }
+    }
+
+    /// Compares with what the script says: only the fields that it names.
+    fn check(&self, place: &str, verb: &str, words: &Words) {
+        assert_eq!(self.kind, verb, "{place}: heard {:?}", self.fields);
+        for key in words.values.keys() {
+            // `at12=0x3456`: bytes of the data, as a little-endian number of that many digits.
+            if let Some(offset) = key.strip_prefix("at").and_then(|at| at.parse::<usize>().ok()) {
+                let digits = words.values[key].trim_start_matches("0x").len();
+                let bytes = &self.data[offset..offset + digits.div_ceil(2)];
+                let value = bytes.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
+                let expected = words.number(key);
+                assert_eq!(Some(value), expected, "{place}: byte {offset} is {value:#x}");
+                continue;
+            }
+            if key == "fill" {
+                let fill = words.u8("fill", 0);
+                assert!(self.data.iter().all(|&b| b == fill), "{place}: other data");
+                continue;
+            }
+            let heard = self.fields.get(key.as_str()).copied();
+            assert_eq!(heard, words.number(key), "{place}: heard {:x?}", self.fields);
+        }
+        for flag in &words.flags {
+            assert_eq!(self.fields.get(flag.as_str()), Some(&1), "{place}: {:x?}", self.fields);
+        }
+    }
+}
+
+fn header(pdu_type: PduType, flags: u8, pdo: usize, plen: usize) -> CommonHeader {
+    CommonHeader {
+        pdu_type: pdu_type as u8,
+        flags,
+        hlen: u8::try_from(pdu_type.header_len()).unwrap(),
+        pdo: u8::try_from(pdo).unwrap(),
+        plen: U32::new(u32::try_from(plen).unwrap()),
+    }
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    u32::try_from(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes)).unwrap()
+}
+
+fn hex(digits: &str) -> u8 {
+    u8::from_str_radix(digits, 16).unwrap()
+}

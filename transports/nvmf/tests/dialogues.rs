@@ -1,0 +1,44 @@
+//! Scripted dialogues: each block of `testdata/*.pdu` is a test of what the target says to whom.
+//!
+//! The format is described in `testdata/README.md`. A block names the requirement that it proves.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+#[path = "dialogue/mod.rs"]
+mod dialogue;
+
+fn play_file(name: &str, text: &str) {
+    for block in dialogue::blocks(text) {
+        dialogue::play(name, &block);
+    }
+}
+
+#[test]
+fn setup_dialogues_hold() {
+    play_file("setup.pdu", include_str!("../testdata/setup.pdu"));
+}
+
+#[test]
+fn framing_dialogues_hold() {
+    play_file("framing.pdu", include_str!("../testdata/framing.pdu"));
+}
+
+#[test]
+fn admin_dialogues_hold() {
+    play_file("admin.pdu", include_str!("../testdata/admin.pdu"));
+}
+
+#[test]
+fn io_dialogues_hold() {
+    play_file("io.pdu", include_str!("../testdata/io.pdu"));
+}
+
+#[test]
+fn discovery_dialogues_hold() {
+    play_file("discovery.pdu", include_str!("../testdata/discovery.pdu"));
+}
+
+#[test]
+fn life_and_death_dialogues_hold() {
+    play_file("life.pdu", include_str!("../testdata/life.pdu"));
+}
