@@ -32,6 +32,8 @@ pub(crate) struct Frame {
     pub(crate) state: FrameState,
     /// Mapped entries when the leaf was last counted.
     pub(crate) mapped: u8,
+    /// Loads of this page that failed so far.
+    pub(crate) attempts: u8,
     referenced: bool,
 }
 
@@ -51,7 +53,8 @@ impl Cache {
         let frames = count as usize;
         let node = NodeId { owner: 0, level: 0, index: 0 };
         let ptr = PagePtr::NONE;
-        let blank = Frame { node, ptr, state: FrameState::Empty, mapped: 0, referenced: false };
+        let state = FrameState::Empty;
+        let blank = Frame { node, ptr, state, mapped: 0, attempts: 0, referenced: false };
         Cache {
             memory: vec![0; frames * PAGE_BYTES],
             frames: vec![blank; frames],
@@ -100,7 +103,8 @@ impl Cache {
     pub(crate) fn take(&mut self, node: NodeId, ptr: PagePtr, state: FrameState) -> Option<u32> {
         assert!(matches!(state, FrameState::Loading | FrameState::Dirty));
         let frame = self.empty.pop().or_else(|| self.evict())?;
-        self.frames[frame as usize] = Frame { node, ptr, state, mapped: 0, referenced: true };
+        self.frames[frame as usize] =
+            Frame { node, ptr, state, mapped: 0, attempts: 0, referenced: true };
         self.index.insert(key_of(node), frame);
         if state == FrameState::Dirty {
             self.dirty += 1;

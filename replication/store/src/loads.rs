@@ -4,7 +4,7 @@ use bdev::{Completion, Data, Fifo, Pool, Request};
 
 use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
-use crate::limits::{EXTENT_BLOCKS, LOADS_MAX, PAGE_BYTES};
+use crate::limits::{EXTENT_BLOCKS, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
 use crate::space::SpaceMap;
 use crate::{Damage, Event, Store};
 
@@ -30,7 +30,6 @@ impl Store {
 
     pub(crate) fn on_load(&mut self, frame: u32, completion: Completion) {
         self.loads_in_flight -= 1;
-        self.loads += 1;
         let (node, ptr) = (self.cache.frame(frame).node, self.cache.frame(frame).ptr);
         assert_eq!(self.cache.frame(frame).state, FrameState::Loading);
         let checked = match completion.data {
@@ -44,6 +43,13 @@ impl Store {
             }
             _ => Err(PageFault::Unreadable),
         };
+        let attempts = self.cache.frame(frame).attempts + 1;
+        if checked.is_err() && attempts < LOAD_ATTEMPTS_MAX {
+            self.cache.frame_mut(frame).attempts = attempts;
+            assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");
+            return;
+        }
+        self.loads += 1;
         match checked {
             Ok(mapped) => {
                 self.cache.frame_mut(frame).state = FrameState::Ready;

@@ -250,8 +250,8 @@ impl Store {
         self.catalog.create(spec)
     }
 
-    /// Marks a volume as being deleted: lookups find nothing, and [`Store::reclaim`] gives its
-    /// space back. No effect when there is no such volume.
+    /// Marks a volume as being deleted; [`Store::reclaim`] gives its space back. The caller stops
+    /// its I/O first. No effect when there is no such volume.
     pub fn delete_volume(&mut self, id: VolumeId) {
         self.catalog.delete(id);
     }
