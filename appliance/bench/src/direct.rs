@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use bdev::{Bdev, NullDisk, Pool, PoolConfig, QueueCx, RamDisk};
+use bdev::{Bdev, NullDisk, Pool, PoolConfig, Queue, QueueCx, RamDisk};
 
 use crate::clock::Clock;
+use crate::engine::{Rig, Scratch, device_bytes, memory};
 use crate::error::BenchError;
 use crate::job::{Job, JobPlan, Timeline, run};
 use crate::meter::{Meter, ThreadId};
@@ -50,11 +51,11 @@ pub fn pool(jobs: u32, depth: u32, bytes: u32) -> Result<Pool, BenchError> {
 /// # Errors
 /// See [`run`].
 pub fn fill(
-    queue: Box<dyn bdev::Queue>,
+    queue: Box<dyn Queue>,
     pool: &Pool,
     block_size: u32,
     len: u64,
-) -> Result<Box<dyn bdev::Queue>, BenchError> {
+) -> Result<Box<dyn Queue>, BenchError> {
     let blocks = FILL_BYTES / block_size;
     let workload = Workload { rw: Rw::Write, blocks, read_percent: 0, first: 0, len };
     let plan = JobPlan { workload, depth: 8, block_size, seed: 1, verify: false };
@@ -86,15 +87,46 @@ pub fn timeline(options: &Options) -> Timeline {
 /// # Errors
 /// A device that cannot be had, or a run that failed.
 pub fn row(options: &Options, shape: Shape) -> Result<Row, BenchError> {
-    let device = memory_device(&options.device, options.size)?;
-    let pool = pool(shape.jobs, shape.depth, shape.bytes)?;
-    let cx = QueueCx::new(&pool).depth(shape.depth);
-    let info = device.info();
-    let (block_size, len) = (info.block_size, info.blocks.0);
-    fill(device.open(&cx)?, &pool, block_size, len)?;
+    match options.device {
+        Device::Store => {
+            let bytes = device_bytes(options.size, options.log_size);
+            let scratch = Scratch::create(&options.folder, bytes)?;
+            store_row(options, shape, scratch.open()?.as_ref())
+        }
+        Device::StoreRam => {
+            let device = memory(device_bytes(options.size, options.log_size))?;
+            store_row(options, shape, device.as_ref())
+        }
+        _ => {
+            let device = memory_device(&options.device, options.size)?;
+            let pool = pool(shape.jobs, shape.depth, shape.bytes)?;
+            let cx = QueueCx::new(&pool).depth(shape.depth);
+            fill(device.open(&cx)?, &pool, BLOCK_SIZE, device.info().blocks.0)?;
+            let open = || Ok(device.open(&cx)?);
+            jobs_row(options, shape, &pool, &open)
+        }
+    }
+}
+
+fn store_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, BenchError> {
+    let rig = Rig::create(device, options.size, options.log_size)?;
+    let len = options.size / u64::from(BLOCK_SIZE);
+    fill(rig.queue(8)?, rig.pool(), BLOCK_SIZE, len)?;
+    let row = jobs_row(options, shape, rig.pool(), &|| rig.queue(shape.depth))?;
+    rig.shutdown();
+    Ok(row)
+}
+
+fn jobs_row(
+    options: &Options,
+    shape: Shape,
+    pool: &Pool,
+    open: &dyn Fn() -> Result<Box<dyn Queue>, BenchError>,
+) -> Result<Row, BenchError> {
+    let len = options.size / u64::from(BLOCK_SIZE);
     let jobs = (0..shape.jobs).map(|number| {
-        let plan = shape.plan(options, block_size, len, number)?;
-        Ok(Job::new(device.open(&cx)?, &pool, &plan)?)
+        let plan = shape.plan(options, BLOCK_SIZE, len, number)?;
+        Ok(Job::new(open()?, pool, &plan)?)
     });
     let mut jobs = jobs.collect::<Result<Vec<_>, BenchError>>()?;
     let mut meter = Meter::new(ThreadId::current());

@@ -34,6 +34,9 @@ pub enum BenchError {
     /// The initiator could not connect.
     #[error("the initiator: {0}")]
     Connect(#[from] ConnectError),
+    /// The engine in this process refused something.
+    #[error("the engine: {0}")]
+    Engine(String),
     /// The run itself failed.
     #[error("{0}")]
     Run(#[from] RunError),

@@ -51,11 +51,13 @@
 pub mod client;
 pub mod clock;
 pub mod direct;
+pub mod engine;
 mod error;
 mod histogram;
 pub mod job;
 mod limits;
 pub mod machine;
+pub mod measures;
 pub mod meter;
 pub mod network;
 mod options;

@@ -49,7 +49,8 @@ pub struct Options {
     /// Write blocks that know who wrote them, and judge what is read.
     #[arg(long)]
     pub verify: bool,
-    /// What is measured: `ram`, `null`, `store`, or `tcp://address:port/NQN` of another target.
+    /// What is measured: `ram`, `null`, `store`, `store-ram` (a store in memory), or
+    /// `tcp://address:port/NQN` of another target.
     #[arg(long, default_value = "ram")]
     pub device: Device,
     /// Use the device in this process, with no network between.
@@ -70,7 +71,7 @@ pub struct Options {
     /// Only rows and measures whose name contains this (device and workload, such as `ram 4k`).
     #[arg(long)]
     pub only: Option<String>,
-    /// Size of the log whose recovery is measured.
+    /// Size of the log of stores, and of the one whose recovery is measured.
     #[arg(long, default_value = "256m", value_parser = parse_size)]
     pub log_size: u64,
     /// Folder for the files of store volumes.
@@ -112,6 +113,8 @@ pub enum Device {
     Null,
     /// A volume of a store in a file.
     Store,
+    /// A volume of a store in memory: the engine without a disk.
+    StoreRam,
     /// A namespace of another target.
     Remote {
         /// Where it listens.
@@ -127,6 +130,7 @@ impl fmt::Display for Device {
             Device::Ram => f.write_str("ram"),
             Device::Null => f.write_str("null"),
             Device::Store => f.write_str("store"),
+            Device::StoreRam => f.write_str("store-ram"),
             Device::Remote { address, .. } => address.fmt(f),
         }
     }
@@ -140,9 +144,12 @@ impl FromStr for Device {
             "ram" => return Ok(Device::Ram),
             "null" => return Ok(Device::Null),
             "store" => return Ok(Device::Store),
+            "store-ram" => return Ok(Device::StoreRam),
             _ => {}
         }
-        let rest = text.strip_prefix("tcp://").ok_or("neither ram, null, store nor tcp://...")?;
+        let rest = text
+            .strip_prefix("tcp://")
+            .ok_or("neither ram, null, store, store-ram nor tcp://...")?;
         let (address, nqn) = rest.split_once('/').ok_or("no NQN: tcp://address:port/NQN")?;
         let address = address.parse().map_err(|_| format!("{address:?} is not address:port"))?;
         if !nqn.starts_with("nqn.") {

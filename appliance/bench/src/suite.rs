@@ -3,9 +3,10 @@
 use node::StoreSpec;
 
 use crate::error::BenchError;
+use crate::measures::{amplification, recovery};
 use crate::network::{Site, fill_site, plan, row};
 use crate::options::{Device, Options};
-use crate::report::{Report, Row};
+use crate::report::{Fact, Report, Row};
 use crate::shape::Shape;
 use crate::target::LocalTarget;
 use crate::workload::Rw;
@@ -65,7 +66,31 @@ fn progress(options: &Options, row: &Row) {
 /// The first target or run that failed.
 pub fn measure(options: &Options, report: &mut Report) -> Result<(), BenchError> {
     let bytes = options.size;
-    device_rows(options, "ram", || Ok(StoreSpec::Ram { bytes }), report)
+    device_rows(options, "ram", || Ok(StoreSpec::Ram { bytes }), report)?;
+    facts(options, report)
+}
+
+fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
+    let mut add = |facts: Vec<Fact>| {
+        facts.iter().for_each(|fact| progress_fact(options, fact));
+        report.facts.extend(facts);
+    };
+    for (rw, bytes) in [(Rw::RandWrite, 4096), (Rw::Write, 128 << 10)] {
+        if options.wants("write amplification") {
+            add(vec![amplification(options, rw, bytes)?]);
+        }
+    }
+    if options.wants("recovery") {
+        add(recovery(options)?);
+    }
+    Ok(())
+}
+
+fn progress_fact(options: &Options, fact: &Fact) {
+    if !options.json {
+        let Fact { name, value_milli, unit } = fact;
+        eprintln!("{name:42} {}.{:03} {unit}", value_milli / 1000, value_milli % 1000);
+    }
 }
 
 /// Measures one workload on a device of a target in this process.
