@@ -71,11 +71,11 @@ impl MetaSpace {
     }
 
     /// Takes extents until `need` pages can be allocated; prefers fresh extents (whose pages can
-    /// be written together) to the holes of old ones while the holes are less than a third.
+    /// be written together) to the holes of old ones while the holes are less than half.
     /// False when the pool has not enough.
     pub(crate) fn prepare(&mut self, need: u64, space: &mut SpaceMap) -> bool {
         let holes = self.free;
-        let fresh_wanted = if holes * 2 < self.used + need { need } else { 0 };
+        let fresh_wanted = if holes < self.used + need { need } else { 0 };
         let mut fresh_pages = 0;
         while self.free < need || fresh_pages < fresh_wanted {
             let must = self.free < need;
