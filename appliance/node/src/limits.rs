@@ -32,6 +32,9 @@ pub const LINK_DEPTH: usize = 512;
 /// Requests in flight in one namespace's device queue; more are parked in their command's slot.
 pub const QUEUE_DEPTH: u32 = 256;
 
+/// Requests of a store in flight at its device; more wait in the engine.
+pub const DEVICE_QUEUE_DEPTH: u32 = 1024;
+
 /// Accepted sockets on their way from one shard to another; more are closed.
 pub const ADOPTIONS_MAX: usize = 64;
 

@@ -128,7 +128,7 @@ impl ShardSeed {
             net,
             connections,
             namespaces: Namespaces::new(Flights::new(connections_max, links)),
-            stores: Stores::new(Rc::clone(&pool)),
+            stores: Stores::new(Rc::clone(&pool), self.index),
             mailbox: self.mailbox,
             pending: Vec::with_capacity(COMMANDS_PENDING_MAX),
             listeners: Vec::new(),

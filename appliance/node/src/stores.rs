@@ -1,5 +1,6 @@
 //! The stores that a shard owns.
 
+mod engine;
 mod ram;
 
 use std::os::fd::RawFd;
@@ -10,6 +11,7 @@ use bdev::{Instant, Pool, Queue};
 use crate::command::{Answer, NodeError, StoreId, StoreSpec, StoreStatus, Task, VolumeId};
 use crate::limits::STORES_MAX;
 
+use engine::EngineStore;
 use ram::RamStore;
 
 /// A store of this shard. Slow changes are tasks: begun once, polled until they answer.
@@ -49,6 +51,7 @@ pub(crate) trait Store {
 pub(crate) struct Stores {
     table: Vec<Option<Entry>>,
     pool: Rc<Pool>,
+    shard: usize,
 }
 
 struct Entry {
@@ -57,10 +60,10 @@ struct Entry {
 }
 
 impl Stores {
-    pub(crate) fn new(pool: Rc<Pool>) -> Stores {
+    pub(crate) fn new(pool: Rc<Pool>, shard: usize) -> Stores {
         let mut table = Vec::with_capacity(STORES_MAX);
         table.resize_with(STORES_MAX, || None);
-        Stores { table, pool }
+        Stores { table, pool, shard }
     }
 
     /// Moves every store on. True when anything happened.
@@ -93,8 +96,8 @@ impl Stores {
         }
         let store: Box<dyn Store> = match spec {
             StoreSpec::Ram { bytes } => Box::new(RamStore::new(*bytes, Rc::clone(&self.pool))),
-            StoreSpec::Device { .. } => {
-                return Err(NodeError::Store("not built yet".to_owned()));
+            StoreSpec::Device { device, format } => {
+                Box::new(EngineStore::new(device, format.as_ref(), &self.pool, self.shard)?)
             }
         };
         *slot = Some(Entry { store, opening: true });
