@@ -206,7 +206,8 @@ impl Connection {
                 let dword = |b: &[u8]| u32::from_le_bytes(b.try_into().expect("four bytes"));
                 self.answer_with(key, NvmeStatus::SUCCESS, dword(low), dword(high));
             }
-            None => self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD)),
+            // Without DNR: nvme-cli walks all properties and stops at a status that has it.
+            None => self.answer(key, NvmeStatus::again(StatusCode::INVALID_FIELD)),
         }
     }
 

@@ -262,3 +262,75 @@ pub(crate) fn text(field: &mut [u8], text: &str) {
     let len = text.len().min(field.len());
     field[..len].copy_from_slice(&text.as_bytes()[..len]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Hosts, NamespaceHandle, Port, Subsystem};
+    use crate::target::Target;
+    use std::fmt::Write;
+    use zerocopy::FromZeros;
+
+    /// The lines of 16 bytes that are not all zero.
+    fn dump(table: &mut String, name: &str, page: &[u8]) {
+        writeln!(table, "{name}").unwrap();
+        for (i, line) in page.chunks(16).enumerate().filter(|(_, line)| line.iter().any(|b| *b > 0))
+        {
+            write!(table, "{:04x}", i * 16).unwrap();
+            line.iter().for_each(|byte| write!(table, " {byte:02x}").unwrap());
+            writeln!(table).unwrap();
+        }
+    }
+
+    //= NVMe-Base 2.1 §5.1.13 type=test
+    //# each data structure, byte by byte
+    #[test]
+    fn identify_data_matches_the_golden_bytes() {
+        let nqn = Nqn::new("nqn.2026-11.io.example:vol").unwrap();
+        let namespace = |nsid, block_size| Namespace {
+            nsid,
+            handle: NamespaceHandle(nsid),
+            uuid: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
+            block_size,
+            blocks: 0x1_2345,
+            atomic_blocks: 65536 / block_size,
+        };
+        let namespaces = vec![namespace(1, 512), namespace(256, 4096)];
+        let hosts = Hosts::Any;
+        let config = Config {
+            ports: vec![
+                Port { id: 1, address: "192.0.2.1:4420".parse().unwrap() },
+                Port { id: 2, address: "192.0.2.2:4420".parse().unwrap() },
+            ],
+            subsystems: vec![Subsystem { nqn, serial: "HF42".into(), hosts, namespaces }],
+            discovery_nqn: None,
+        };
+        let snapshot = Target::new(config).unwrap().snapshot();
+        let discovery_nqn = snapshot.discovery_nqn;
+        let view = snapshot.subsystem(&nqn).map(AsRef::as_ref);
+        let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x100 };
+        let discovery = Subject { view: None, events: 1 << 31, ..io };
+        let mut table = String::new();
+        let mut add = |name: &str, subject: &Subject<'_>, cns: u8, nsid: u32| {
+            let mut sqe = Sqe::new_zeroed();
+            (sqe.nsid, sqe.cdw10) = (U32::new(nsid), U32::new(cns.into()));
+            let mut page = vec![0; 4096];
+            fill(subject, &sqe, &mut page).unwrap();
+            dump(&mut table, name, &page);
+        };
+        // The firmware revision follows the version of the crate, so it is left out of the file.
+        add("CNS 01h", &io, cns::CONTROLLER, 0);
+        add("CNS 01h, discovery", &discovery, cns::CONTROLLER, 0);
+        add("CNS 00h, NSID 1", &io, cns::NAMESPACE, 1);
+        add("CNS 00h, NSID 256", &io, cns::NAMESPACE, 256);
+        add("CNS 00h, NSID FFFFFFFFh", &io, cns::NAMESPACE, u32::MAX);
+        add("CNS 02h", &io, cns::ACTIVE_NAMESPACES, 0);
+        add("CNS 03h", &io, cns::NAMESPACE_DESCRIPTORS, 1);
+        add("CNS 05h", &io, cns::NAMESPACE_CSI, 1);
+        add("CNS 06h", &io, cns::CONTROLLER_CSI, 0);
+        add("CNS 08h", &io, cns::NAMESPACE_INDEPENDENT, 1);
+        add("CNS 1Ch", &io, cns::COMMAND_SETS, 0);
+        let golden = include_str!("../testdata/identify.golden");
+        assert_eq!(table, golden, "if the change is meant, put the left side into the file");
+    }
+}

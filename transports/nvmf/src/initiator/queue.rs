@@ -179,6 +179,7 @@ pub struct Initiator {
     batch_out: bool,
     h2c_max: u32,
     cntlid: u16,
+    connect_key: u32,
 }
 
 /// Scratch that one entry of the outbox needs at most.
@@ -205,6 +206,7 @@ impl Initiator {
             batch_out: false,
             h2c_max: 4096,
             cntlid: options.cntlid,
+            connect_key: 0,
         }
     }
 
@@ -236,7 +238,7 @@ impl Initiator {
             Data::From(data.freeze()),
             narrow(connect_len),
         );
-        self.pending.insert(pending).expect("nothing is outstanding");
+        self.connect_key = self.pending.insert(pending).expect("nothing is outstanding");
         true
     }
 
@@ -478,7 +480,7 @@ impl Initiator {
         self.framer.digests = asked;
         self.h2c_max = h2c_max;
         self.state = State::AwaitConnect;
-        self.outbox.push(Out::Command(0)).expect("the outbox is empty");
+        self.outbox.push(Out::Command(self.connect_key)).expect("the outbox is empty");
         Ok(())
     }
 

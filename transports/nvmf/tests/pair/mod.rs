@@ -142,6 +142,8 @@ pub(crate) struct Link {
     pub(crate) connection: Connection,
     batch: Box<Batch>,
     host_batch: Box<Batch>,
+    /// Everything that the host ever sent.
+    pub(crate) sent: Vec<u8>,
     pub(crate) to_target: VecDeque<u8>,
     pub(crate) to_host: VecDeque<u8>,
 }
@@ -187,6 +189,7 @@ impl World {
             connection,
             batch: Batch::with_defaults(),
             host_batch: Batch::with_defaults(),
+            sent: Vec::new(),
             to_target: VecDeque::new(),
             to_host: VecDeque::new(),
         }
@@ -197,6 +200,9 @@ impl World {
         let cx = Cx { pool: &self.pool, now: self.now };
         if host.poll_transmit(&mut link.host_batch) {
             link.to_target.extend(link.host_batch.pieces().flatten());
+            if link.sent.len() < 1 << 20 {
+                link.sent.extend(link.host_batch.pieces().flatten());
+            }
             host.on_sent(&mut link.host_batch);
         }
         let len = self.rng.between(1, 200_000).min(link.to_target.len() as u64);
