@@ -1,16 +1,18 @@
 //! How fast byte streams are: two pinned threads over loopback, requests and responses.
 //!
 //! ```text
-//! cargo run --release -p net-uring --example stream_bench -- [seconds]
+//! cargo run --release -p net-uring --example stream_bench -- [seconds [buffer bytes]]
 //! ```
 //!
-//! Each line is one engine (`deferred` and `cooperative` are a `UringNet`, `plain` is non-blocking
-//! `recv` and `sendmsg` spun on by hand) and one shape: bytes of a request and a response, and how
-//! many requests are outstanding. Both sides use the same engine.
+//! Each line is one engine (`direct` is a `UringNet` as it comes; `deferred` and `cooperative` leave
+//! everything to the ring; `plain` is non-blocking `recv` and `sendmsg` spun on by hand) and one shape: bytes of a request and a response, and how
+//! many requests are outstanding. Both sides use the same engine. `cpu ns` is the CPU time of one
+//! request on both sides together, from a run with both on one thread: it means something on a
+//! machine that is busy with other work, where rates and medians do not. Zero seconds skip those.
 //!
 //! # Safety argument
 //!
-//! The only unsafe call pins a thread and is given a local of the true size.
+//! The unsafe calls pin a thread and read a clock, and are given locals of the true size.
 
 #![allow(clippy::unwrap_used, reason = "a bench may give up at once")]
 #![allow(clippy::disallowed_methods, reason = "a bench has a clock, threads and sockets")]
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use bdev::{Buf, Fifo, Pool, PoolConfig};
 use net::{Batch, ConnId, Event, Landing, Net, Socket};
-use net_uring::{Taskrun, UringNet, UringNetConfig};
+use net_uring::{DIRECT_DEFAULT, Taskrun, UringNet, UringNetConfig};
 
 /// One side of a connection: receives bytes, sends messages of one size.
 trait End {
@@ -45,10 +47,13 @@ const HEADER: usize = 24;
 const MESSAGES_MAX: usize = 32;
 
 impl Ring {
-    fn new(stream: TcpStream, taskrun: Taskrun, message: usize, buffer: u32) -> Ring {
+    fn new(stream: TcpStream, engine: &str, message: usize, buffer: u32) -> Ring {
+        let cooperative = engine == "cooperative";
+        let taskrun = if cooperative { Taskrun::Cooperative } else { Taskrun::Deferred };
         let config = UringNetConfig {
             connections_max: 4,
             taskrun,
+            direct_max: if engine == "direct" { DIRECT_DEFAULT } else { 0 },
             socket_buffer_bytes: buffer,
             ..Default::default()
         };
@@ -169,9 +174,8 @@ impl End for Plain {
 
 fn end(engine: &str, stream: TcpStream, message: usize, buffer: u32) -> Box<dyn End> {
     match engine {
-        "deferred" => Box::new(Ring::new(stream, Taskrun::Deferred, message, buffer)),
-        "cooperative" => Box::new(Ring::new(stream, Taskrun::Cooperative, message, buffer)),
-        _ => Box::new(Plain::new(stream, message)),
+        "plain" => Box::new(Plain::new(stream, message)),
+        _ => Box::new(Ring::new(stream, engine, message, buffer)),
     }
 }
 
@@ -235,34 +239,74 @@ fn drive(mut end: Box<dyn End>, response: usize, depth: usize, time: Duration) -
     (total as f64 / start.elapsed().as_secs_f64(), median as f64 / 1000.0)
 }
 
+fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer names a local that the kernel fills.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    u64::try_from(time.tv_sec * 1_000_000_000 + time.tv_nsec).unwrap()
+}
+
+/// CPU nanoseconds of one request with both sides on this thread: the best of some rounds.
+fn cost(pair: (Box<dyn End>, Box<dyn End>), shape: (usize, usize), depth: usize) -> u64 {
+    let (mut client, mut server) = pair;
+    let (request, response) = shape;
+    let (mut asked, mut bytes, mut owed, mut got, mut ready) = (0, 0, 0, 0, depth);
+    let mut best = u64::MAX;
+    for _ in 0..20 {
+        let (start, mut done) = (cpu_ns(), 0);
+        while done < 2000 {
+            if ready > 0 {
+                ready -= client.send(ready);
+            }
+            asked += client.receive();
+            done += asked / response;
+            ready += asked / response;
+            asked %= response;
+            bytes += server.receive();
+            owed += bytes / request;
+            bytes %= request;
+            if owed > 0 {
+                let sent = server.send(owed);
+                owed -= sent;
+                got += sent;
+            }
+        }
+        best = best.min((cpu_ns() - start) / done as u64);
+    }
+    assert!(got > 0);
+    best
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let seconds = arguments.get(1).and_then(|text| text.parse().ok()).unwrap_or(1.0);
     let time = Duration::from_secs_f64(seconds);
     let buffer = arguments.get(2).and_then(|text| text.parse().ok()).unwrap_or(0);
-    println!(
-        "{:<12} {:>7} {:>8} {:>6} {:>12} {:>8}",
-        "engine", "request", "response", "depth", "1/s", "p50 us"
-    );
-    let shapes = [(64, 64), (72, 4120), (4168, 24)];
-    for (request, response) in shapes {
+    println!("engine       request response  depth   cpu ns         1/s   p50 us");
+    for (request, response) in [(64, 64), (72, 4120), (4168, 24)] {
         for depth in [1, 32, 128] {
-            for engine in ["plain", "deferred", "cooperative"] {
+            for engine in ["plain", "direct", "deferred", "cooperative"] {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = listener.local_addr().unwrap();
+                let connect = || TcpStream::connect(address).unwrap();
+                let (there, here) = (connect(), listener.accept().unwrap().0);
+                let ends =
+                    (end(engine, there, request, buffer), end(engine, here, response, buffer));
+                let cpu = cost(ends, (request, response), depth);
+                print!("{engine:<12} {request:>7} {response:>8} {depth:>6} {cpu:>8}");
+                if time.is_zero() {
+                    println!();
+                    continue;
+                }
                 let (rate, p50) = std::thread::scope(|scope| {
                     scope.spawn(|| {
                         pin(0);
-                        let (stream, _) = listener.accept().unwrap();
-                        serve(end(engine, stream, response, buffer), request);
+                        serve(end(engine, listener.accept().unwrap().0, response, buffer), request);
                     });
                     pin(1);
-                    let stream = TcpStream::connect(address).unwrap();
-                    drive(end(engine, stream, request, buffer), response, depth, time)
+                    drive(end(engine, connect(), request, buffer), response, depth, time)
                 });
-                println!(
-                    "{engine:<12} {request:>7} {response:>8} {depth:>6} {rate:>12.0} {p50:>8.1}"
-                );
+                println!(" {rate:>11.0} {p50:>8.1}");
             }
         }
     }

@@ -23,6 +23,35 @@ pub enum Taskrun {
     Cooperative,
 }
 
+/// What a completion belongs to, in the top byte of its user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Receive = 1,
+    Send = 2,
+    Connect = 3,
+    Cancel = 4,
+    Accept = 5,
+    CancelAccept = 6,
+}
+
+impl Kind {
+    const ALL: [Kind; 6] =
+        [Kind::Receive, Kind::Send, Kind::Connect, Kind::Cancel, Kind::Accept, Kind::CancelAccept];
+
+    /// The user data for an operation of the connection or listener at `index`.
+    pub(crate) fn tag(self, index: usize) -> u64 {
+        (self as u64) << 56 | index as u64
+    }
+
+    pub(crate) fn of(user_data: u64) -> (Kind, usize) {
+        let number = user_data >> 56;
+        let kind = Kind::ALL.into_iter().find(|&kind| kind as u64 == number);
+        let index = usize::try_from(user_data & 0xffff_ffff).expect("masked to 32 bits");
+        (kind.expect("the kernel returns our user data"), index)
+    }
+}
+
 pub(crate) struct Ring {
     ring: IoUring,
     in_flight: usize,

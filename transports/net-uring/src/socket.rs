@@ -151,6 +151,14 @@ pub(crate) fn tune(fd: RawFd, buffer: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor that is always readable.
+pub(crate) fn readable_fd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::eventfd(1, libc::EFD_CLOEXEC) })?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 pub(crate) fn shutdown_write(fd: RawFd) {
     // SAFETY: no pointers. An error means that the connection is gone, which its receive reports.
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };

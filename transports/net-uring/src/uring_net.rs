@@ -2,31 +2,30 @@
 //!
 //! # Safety argument
 //!
-//! Entries are made by `conn.rs` and [`Listener`]; see there for what they point to. Slots and
-//! listeners are boxed and never move. An operation's completion is matched to its slot by the user
-//! data (operation and slot number), and a slot or listener is freed only when none of its
-//! operations is in flight. Dropping a `UringNet` cancels everything and waits; if something is
+//! Entries are made by `conn.rs` and `listener.rs`; see there for what they point to. Slots are
+//! boxed and never move. An operation's completion is matched to its slot by the user data
+//! (operation and slot number), and a slot is freed only when none of its operations is in flight. Dropping a `UringNet` cancels everything and waits; if something is
 //! still in flight after [`DRAIN_WAITS_MAX`] waits, slots and listeners are leaked.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use bdev::Fifo;
-use io_uring::{opcode, types};
 use net::{
     Batch, CloseReason, ConnId, Event, LISTENERS_MAX, Landing, ListenerId, Net, NetError, Socket,
     SocketKind,
 };
 
-use crate::conn::{Conn, State, Tables};
+use crate::conn::{Conn, Phase, State, Tables};
 use crate::limits::{
-    CONNECTIONS_MAX, DRAIN_WAITS_MAX, IOVECS_MAX, OPS_PER_CONNECTION, OPS_PER_LISTENER,
-    RETRIES_MAX, SUBMISSIONS_MAX,
+    CONNECTIONS_MAX, DIRECT_DEFAULT, DIRECT_TRIES, DRAIN_WAITS_MAX, IOVECS_MAX, OPS_PER_CONNECTION,
+    OPS_PER_LISTENER, RETRIES_MAX, SUBMISSIONS_MAX,
 };
-use crate::ring::{Ring, Taskrun};
-use crate::socket::{self, Address};
+use crate::listener::Listeners;
+use crate::ring::{Kind, Ring, Taskrun};
+use crate::socket;
 
 /// How the sockets of a shard are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +38,9 @@ pub struct UringNetConfig {
     pub iovecs: usize,
     /// How the kernel runs the second half of operations.
     pub taskrun: Taskrun,
+    /// Busy connections that are served by system calls of their own instead of by the ring; see
+    /// the crate's documentation. Zero leaves everything to the ring.
+    pub direct_max: usize,
 }
 
 impl Default for UringNetConfig {
@@ -48,6 +50,7 @@ impl Default for UringNetConfig {
             socket_buffer_bytes: 0,
             iovecs: 128,
             taskrun: Taskrun::default(),
+            direct_max: DIRECT_DEFAULT,
         }
     }
 }
@@ -57,12 +60,20 @@ pub struct UringNet {
     ring: Ring,
     slots: Box<[Slot]>,
     free: Vec<u32>,
-    listeners: Box<[Option<Listener>]>,
-    listener_next: u32,
+    listeners: Listeners,
     /// Connections whose end is to be reported, without an operation that would tell.
     over: Fifo<u32>,
-    /// Receives for the next kick: they follow the sends, so that no answer waits for them.
+    /// Sends for the next kick.
+    sends: Fifo<u32>,
+    /// Sends that direct calls have finished, to be reported.
+    sent: Fifo<u32>,
+    /// Receives that direct calls try in each poll.
+    hot: Fifo<u32>,
+    /// Receives for the ring in the next kick: they follow the sends, so that no answer waits.
     receives: Fifo<u32>,
+    /// Always readable: a shard that has something listed must not sleep.
+    awake: OwnedFd,
+    direct_max: usize,
     buffer: i32,
 }
 
@@ -70,47 +81,6 @@ struct Slot {
     generation: u32,
     conn: Option<Conn>,
     tables: Tables,
-}
-
-struct Listener {
-    id: ListenerId,
-    fd: OwnedFd,
-    local: SocketAddr,
-    peer: Box<Address>,
-    wanted: bool,
-    accepting: bool,
-    cancelling: bool,
-    /// The kernel had no memory or descriptors: accept again at the next poll.
-    stalled: bool,
-    closing: bool,
-}
-
-/// What a completion belongs to, in the top byte of its user data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    Receive = 1,
-    Send = 2,
-    Connect = 3,
-    Cancel = 4,
-    Accept = 5,
-    CancelAccept = 6,
-}
-
-impl Kind {
-    const ALL: [Kind; 6] =
-        [Kind::Receive, Kind::Send, Kind::Connect, Kind::Cancel, Kind::Accept, Kind::CancelAccept];
-
-    fn tag(self, index: usize) -> u64 {
-        (self as u64) << 56 | index as u64
-    }
-
-    fn of(user_data: u64) -> (Kind, usize) {
-        let number = user_data >> 56;
-        let kind = Kind::ALL.into_iter().find(|&kind| kind as u64 == number);
-        let index = usize::try_from(user_data & 0xffff_ffff).expect("masked to 32 bits");
-        (kind.expect("the kernel returns our user data"), index)
-    }
 }
 
 impl UringNet {
@@ -135,10 +105,14 @@ impl UringNet {
             ring,
             slots: (0..connections).map(|_| slot()).collect(),
             free: (0..count).rev().collect(),
-            listeners: (0..LISTENERS_MAX).map(|_| None).collect(),
-            listener_next: 0,
+            listeners: Listeners::new(),
             over: Fifo::new(connections),
+            sends: Fifo::new(connections),
+            sent: Fifo::new(connections),
+            hot: Fifo::new(connections),
             receives: Fifo::new(connections),
+            awake: socket::readable_fd().map_err(|source| system("eventfd", source))?,
+            direct_max: config.direct_max,
             buffer: i32::try_from(config.socket_buffer_bytes).unwrap_or(i32::MAX),
         })
     }
@@ -163,13 +137,13 @@ impl UringNet {
     fn on_completion(&mut self, user_data: u64, result: i32) -> Option<Event> {
         let (kind, index) = Kind::of(user_data);
         if matches!(kind, Kind::Accept | Kind::CancelAccept) {
-            return self.on_accept(kind, index, result);
+            return self.listeners.on_completion(kind, index, result, &mut self.ring);
         }
         let slot = &mut self.slots[index];
         let conn = slot.conn.as_mut().expect("a slot is kept while its operations are in flight");
         match kind {
-            Kind::Receive | Kind::Connect => conn.receiving = false,
-            Kind::Send => conn.sending = false,
+            Kind::Receive | Kind::Connect => conn.receiving = Phase::Quiet,
+            Kind::Send => conn.sending = Phase::Quiet,
             _ => conn.cancelling = false,
         }
         if matches!(conn.state, State::Closing(_)) {
@@ -178,13 +152,7 @@ impl UringNet {
         let id = ConnId::new(u32::try_from(index).expect("slots are few"), slot.generation);
         match kind {
             Kind::Receive if result >= 0 => {
-                conn.retries = 0;
-                let landing = conn.landing.take().expect("the receive's landing");
-                let len = u32::try_from(result).expect("it is not negative");
-                Some(match len {
-                    0 => Event::Ended { conn: id, landing },
-                    len => Event::Received { conn: id, landing, len },
-                })
+                Some(conn.on_received(id, u32::try_from(result).expect("it is not negative")))
             }
             Kind::Connect if result >= 0 => {
                 conn.state = State::Open;
@@ -230,28 +198,110 @@ impl UringNet {
             _ => conn.cancel_entry(),
         };
         match kind {
-            Kind::Receive | Kind::Connect => conn.receiving = true,
-            Kind::Send => conn.sending = true,
+            Kind::Receive | Kind::Connect => conn.receiving = Phase::InRing,
+            Kind::Send => conn.sending = Phase::InRing,
             _ => conn.cancelling = true,
         }
-        // SAFETY: landing, batch and tables stay where they are and untouched while the flag that
-        // was just set is (see the safety arguments of this file and `conn.rs`).
+        // SAFETY: landing, batch and tables stay where they are and untouched while the operation
+        // is in the ring (see the safety arguments of this file and `conn.rs`).
         unsafe { self.ring.push(&entry.user_data(kind.tag(index))) };
+    }
+
+    /// Carries out the sends of this kick: a few by direct calls, many through the ring.
+    fn start_sends(&mut self) {
+        let is_direct = self.sends.len() <= self.direct_max;
+        while let Some(slot) = self.sends.pop() {
+            let index = slot as usize;
+            let Slot { conn, tables, .. } = &mut self.slots[index];
+            let conn = conn.as_mut().expect("kept while its send is listed");
+            if conn.state != State::Open {
+                conn.sending = Phase::Quiet;
+                self.list_if_over(slot);
+                continue;
+            }
+            let outcome = if is_direct { conn.send_now(tables) } else { Ok(false) };
+            if outcome == Ok(true) {
+                push(&mut self.sent, slot);
+            } else {
+                // The ring waits for room, and reports errors.
+                self.start(Kind::Send, index);
+            }
+        }
     }
 
     fn start_receives(&mut self) {
         while let Some(slot) = self.receives.pop() {
             let index = slot as usize;
-            let conn = self.slots[index].conn.as_mut().expect("kept while it is receiving");
+            let conn = self.slots[index].conn.as_mut().expect("kept while its receive is listed");
             if conn.state == State::Open {
                 self.start(Kind::Receive, index);
                 continue;
             }
             // It was closed meanwhile, and its cancel would have come before the receive.
-            conn.receiving = false;
-            if conn.is_quiet() {
-                let pushed = self.over.push(slot);
-                assert!(pushed.is_ok(), "each slot closes once");
+            conn.receiving = Phase::Quiet;
+            self.list_if_over(slot);
+        }
+    }
+
+    fn list_if_over(&mut self, slot: u32) {
+        let conn = self.slots[slot as usize].conn.as_ref().expect("the caller's connection");
+        if conn.is_quiet() {
+            push(&mut self.over, slot);
+        }
+    }
+
+    /// What is known without the kernel: closed connections and direct sends.
+    fn poll_listed(&mut self, events: &mut Fifo<Event>) {
+        while !events.is_full() {
+            let Some(slot) = self.over.pop() else { break };
+            let event = self.end_if_quiet(slot as usize).expect("it was quiet when it closed");
+            push(events, event);
+        }
+        while !events.is_full() {
+            let Some(slot) = self.sent.pop() else { break };
+            let index = slot as usize;
+            let id = ConnId::new(slot, self.slots[index].generation);
+            let conn = self.slots[index].conn.as_mut().expect("kept until it is reported");
+            conn.sending = Phase::Quiet;
+            if conn.state == State::Open {
+                conn.retries = 0;
+                let batch = conn.batch.take().expect("the send's batch");
+                push(events, Event::Sent { conn: id, batch });
+            } else if let Some(event) = self.end_if_quiet(index) {
+                push(events, event);
+            }
+        }
+    }
+
+    /// Tries each busy connection once; those that stay quiet are left to the ring.
+    fn poll_hot(&mut self, events: &mut Fifo<Event>) {
+        for _ in 0..self.hot.len() {
+            if events.is_full() {
+                return;
+            }
+            let Some(slot) = self.hot.pop() else { return };
+            let index = slot as usize;
+            let id = ConnId::new(slot, self.slots[index].generation);
+            let conn = self.slots[index].conn.as_mut().expect("kept while its receive is listed");
+            if conn.state != State::Open {
+                conn.receiving = Phase::Quiet;
+                if let Some(event) = self.end_if_quiet(index) {
+                    push(events, event);
+                }
+                continue;
+            }
+            match conn.receive_now() {
+                Ok(len) => {
+                    conn.receiving = Phase::Quiet;
+                    let len = u32::try_from(len).expect("at most the landing's length");
+                    push(events, conn.on_received(id, len));
+                }
+                Err(libc::EAGAIN) if conn.tries < DIRECT_TRIES => {
+                    conn.tries += 1;
+                    push(&mut self.hot, slot);
+                }
+                // Errors are reported by the ring.
+                Err(_) => push(&mut self.receives, slot),
             }
         }
     }
@@ -259,7 +309,7 @@ impl UringNet {
     /// Cancels what is in flight on a closing connection; its end, when nothing is.
     fn cancel_or_end(&mut self, index: usize) -> Option<Event> {
         let conn = self.slots[index].conn.as_mut().expect("seen by the caller");
-        if !conn.is_quiet() && !conn.cancelling {
+        if conn.is_in_ring() && !conn.cancelling {
             self.start(Kind::Cancel, index);
         }
         self.end_if_quiet(index)
@@ -274,113 +324,23 @@ impl UringNet {
         let id = ConnId::new(number, slot.generation);
         Some(Event::Closed { conn: id, reason, landing: conn.landing, batch: conn.batch })
     }
-
-    fn on_accept(&mut self, kind: Kind, index: usize, result: i32) -> Option<Event> {
-        let listener = self.listeners[index].as_mut().expect("kept while accepting");
-        let mut event = None;
-        if kind == Kind::CancelAccept {
-            listener.cancelling = false;
-        } else {
-            listener.accepting = false;
-            if result >= 0 {
-                // SAFETY: the kernel has just made this descriptor for us alone.
-                let fd = unsafe { OwnedFd::from_raw_fd(result) };
-                let socket = Socket::from_fd(fd, listener.peer.to_std());
-                let listener = listener.id;
-                event = Some(Event::Accepted { listener, socket });
-            } else {
-                let retry = [libc::ECANCELED, libc::ECONNABORTED, libc::EINTR, libc::EAGAIN];
-                listener.stalled = !retry.contains(&-result);
-            }
-        }
-        if listener.closing {
-            event = None;
-            if !listener.accepting && !listener.cancelling {
-                self.listeners[index] = None;
-            }
-        } else if !listener.stalled {
-            self.accept(index);
-        }
-        event
-    }
-
-    /// Starts accepting, if that is wanted and not going on.
-    fn accept(&mut self, index: usize) {
-        let Some(listener) = self.listeners[index].as_mut() else { return };
-        if listener.accepting || listener.cancelling || !listener.wanted || listener.closing {
-            return;
-        }
-        listener.accepting = true;
-        listener.stalled = false;
-        listener.peer.clear();
-        let fd = types::Fd(listener.fd.as_raw_fd());
-        let len = listener.peer.len_mut_ptr();
-        let entry = opcode::Accept::new(fd, listener.peer.as_mut_ptr(), len)
-            .flags(libc::SOCK_CLOEXEC)
-            .build();
-        // SAFETY: the address is boxed, and neither moved nor read while `accepting` is set.
-        unsafe { self.ring.push(&entry.user_data(Kind::Accept.tag(index))) };
-    }
-
-    fn cancel_accept(&mut self, index: usize) {
-        let Some(listener) = self.listeners[index].as_mut() else { return };
-        if listener.accepting && !listener.cancelling {
-            listener.cancelling = true;
-            let entry = opcode::AsyncCancel::new(Kind::Accept.tag(index)).build();
-            // SAFETY: the entry points to no memory.
-            unsafe { self.ring.push(&entry.user_data(Kind::CancelAccept.tag(index))) };
-        }
-    }
-
-    fn listener_index(&self, id: ListenerId) -> Option<usize> {
-        let is = |listener: &Listener| listener.id == id && !listener.closing;
-        self.listeners.iter().position(|listener| listener.as_ref().is_some_and(is))
-    }
 }
 
 impl Net for UringNet {
     fn listen(&mut self, address: SocketAddr) -> Result<ListenerId, NetError> {
-        let index = self.listeners.iter().position(Option::is_none).ok_or(NetError::TooMany)?;
-        let (fd, local) = socket::listen(address)
-            .map_err(|source| system(&format!("listen on {address}"), source))?;
-        let id = ListenerId(self.listener_next);
-        self.listener_next += 1;
-        self.listeners[index] = Some(Listener {
-            id,
-            fd,
-            local,
-            peer: Box::new(Address::empty()),
-            wanted: true,
-            accepting: false,
-            cancelling: false,
-            stalled: false,
-            closing: false,
-        });
-        self.accept(index);
-        Ok(id)
+        self.listeners.listen(address, &mut self.ring)
     }
 
     fn local_address(&self, listener: ListenerId) -> Option<SocketAddr> {
-        let index = self.listener_index(listener)?;
-        self.listeners[index].as_ref().map(|listener| listener.local)
+        self.listeners.local_address(listener)
     }
 
     fn set_accepting(&mut self, listener: ListenerId, accepting: bool) {
-        let Some(index) = self.listener_index(listener) else { return };
-        if let Some(listener) = self.listeners[index].as_mut() {
-            listener.wanted = accepting;
-        }
-        if accepting { self.accept(index) } else { self.cancel_accept(index) }
+        self.listeners.set_accepting(listener, accepting, &mut self.ring);
     }
 
     fn unlisten(&mut self, listener: ListenerId) {
-        let Some(index) = self.listener_index(listener) else { return };
-        self.cancel_accept(index);
-        let Some(listener) = self.listeners[index].as_mut() else { return };
-        listener.closing = true;
-        if !listener.accepting && !listener.cancelling {
-            self.listeners[index] = None;
-        }
+        self.listeners.unlisten(listener, &mut self.ring);
     }
 
     fn adopt(&mut self, socket: Socket) -> Result<ConnId, Socket> {
@@ -417,9 +377,11 @@ impl Net for UringNet {
         assert!(live.state == State::Open, "a connection is used once it is connected");
         assert!(live.landing.is_none(), "one receive is outstanding at most");
         live.landing = Some(landing);
-        live.receiving = true;
-        let pushed = self.receives.push(u32::try_from(conn.slot()).expect("slots are few"));
-        assert!(pushed.is_ok(), "each slot receives once at a time");
+        live.receiving = Phase::Listed;
+        live.tries = 0;
+        let is_direct = self.hot.len() < self.direct_max;
+        let list = if is_direct { &mut self.hot } else { &mut self.receives };
+        push(list, u32::try_from(conn.slot()).expect("slots are few"));
         Ok(())
     }
 
@@ -431,7 +393,8 @@ impl Net for UringNet {
         assert!(!live.finished, "nothing is sent after finish");
         live.batch = Some(batch);
         live.sent = 0;
-        self.start(Kind::Send, conn.slot());
+        live.sending = Phase::Listed;
+        push(&mut self.sends, u32::try_from(conn.slot()).expect("slots are few"));
         Ok(())
     }
 
@@ -445,32 +408,24 @@ impl Net for UringNet {
     fn close(&mut self, conn: ConnId) {
         let Some(live) = self.live(conn) else { return };
         live.state = State::Closing(CloseReason::Local);
-        if live.is_quiet() {
-            let slot = u32::try_from(conn.slot()).expect("slots are few");
-            let pushed = self.over.push(slot);
-            assert!(pushed.is_ok(), "each slot closes once");
-        } else if !live.cancelling {
+        let (is_quiet, is_in_ring) = (live.is_quiet(), live.is_in_ring());
+        if is_quiet {
+            push(&mut self.over, u32::try_from(conn.slot()).expect("slots are few"));
+        } else if is_in_ring {
             self.start(Kind::Cancel, conn.slot());
         }
     }
 
     fn kick(&mut self) {
+        self.start_sends();
         self.start_receives();
         self.ring.kick();
     }
 
     fn poll(&mut self, events: &mut Fifo<Event>) {
-        while !events.is_full() {
-            let Some(slot) = self.over.pop() else { break };
-            let event = self.end_if_quiet(slot as usize).expect("it was quiet when it closed");
-            let pushed = events.push(event);
-            assert!(pushed.is_ok(), "room was checked");
-        }
-        for index in 0..self.listeners.len() {
-            if self.listeners[index].as_ref().is_some_and(|listener| listener.stalled) {
-                self.accept(index);
-            }
-        }
+        self.poll_listed(events);
+        self.listeners.restart_stalled(&mut self.ring);
+        self.poll_hot(events);
         let mut deferred = false;
         while !events.is_full() {
             let Some((user_data, result)) = self.ring.pop() else {
@@ -482,8 +437,7 @@ impl Net for UringNet {
                 continue;
             };
             if let Some(event) = self.on_completion(user_data, result) {
-                let pushed = events.push(event);
-                assert!(pushed.is_ok(), "room was checked");
+                push(events, event);
             }
         }
     }
@@ -497,23 +451,24 @@ impl Net for UringNet {
     }
 
     fn wait_fd(&self) -> Option<RawFd> {
-        Some(self.ring.as_raw_fd())
+        let lists = [&self.over, &self.sends, &self.sent, &self.hot, &self.receives];
+        let is_listed = lists.into_iter().any(|list| !list.is_empty());
+        Some(if is_listed { self.awake.as_raw_fd() } else { self.ring.as_raw_fd() })
     }
 }
 
 impl Drop for UringNet {
     fn drop(&mut self) {
-        for index in 0..self.listeners.len() {
-            self.cancel_accept(index);
-            if let Some(listener) = self.listeners[index].as_mut() {
-                listener.closing = true;
-            }
-        }
-        self.start_receives();
+        self.listeners.close_all(&mut self.ring);
         for index in 0..self.slots.len() {
             let Some(conn) = self.slots[index].conn.as_mut() else { continue };
             conn.state = State::Closing(CloseReason::Local);
-            self.cancel_or_end(index);
+            for phase in [&mut conn.receiving, &mut conn.sending] {
+                if *phase == Phase::Listed {
+                    *phase = Phase::Quiet;
+                }
+            }
+            drop(self.cancel_or_end(index));
         }
         for _ in 0..DRAIN_WAITS_MAX {
             while let Some((user_data, result)) = self.ring.pop() {
@@ -526,7 +481,7 @@ impl Drop for UringNet {
         }
         // The kernel may still use this memory: never give it back.
         std::mem::forget(std::mem::take(&mut self.slots));
-        std::mem::forget(std::mem::take(&mut self.listeners));
+        std::mem::forget(std::mem::replace(&mut self.listeners, Listeners::new()));
     }
 }
 
@@ -537,6 +492,12 @@ impl fmt::Debug for UringNet {
             .field("in_flight", &self.ring.in_flight())
             .finish_non_exhaustive()
     }
+}
+
+/// Each list has room for every slot, and each slot is in it once at most; events are pushed where
+/// room was checked.
+fn push<T>(list: &mut Fifo<T>, item: T) {
+    assert!(list.push(item).is_ok(), "there is room");
 }
 
 fn system(what: &str, source: io::Error) -> NetError {

@@ -98,7 +98,7 @@ pub trait Net {
     fn connections_max(&self) -> usize;
 
     /// A descriptor that turns readable when `poll` may find something, for a reactor that wants to
-    /// sleep. `None` when there is none.
+    /// sleep. `None` when there is none. It may change: ask before each sleep.
     fn wait_fd(&self) -> Option<RawFd> {
         None
     }

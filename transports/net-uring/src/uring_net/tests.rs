@@ -7,17 +7,20 @@
 use super::*;
 use net::conformance::{CONNECTIONS, Fixture};
 
-fn fixture(taskrun: Taskrun, iovecs: usize) -> Fixture {
+fn fixture(taskrun: Taskrun, iovecs: usize, direct_max: usize) -> Fixture {
+    let connections_max = CONNECTIONS;
     let config =
-        UringNetConfig { connections_max: CONNECTIONS, taskrun, iovecs, ..Default::default() };
+        UringNetConfig { connections_max, taskrun, iovecs, direct_max, ..Default::default() };
     let side = || Box::new(UringNet::new(&config).unwrap());
     Fixture::new(side(), side(), "127.0.0.1:0".parse().unwrap())
 }
 
-net::conformance_suite!(deferred, fixture(Taskrun::Deferred, 128));
-net::conformance_suite!(cooperative, fixture(Taskrun::Cooperative, 128));
-// With two pieces a call, every larger batch is continued.
-net::conformance_suite!(short_sends, fixture(Taskrun::Deferred, 2));
+net::conformance_suite!(as_it_comes, fixture(Taskrun::Deferred, 128, DIRECT_DEFAULT));
+net::conformance_suite!(ring_alone, fixture(Taskrun::Deferred, 128, 0));
+net::conformance_suite!(cooperative, fixture(Taskrun::Cooperative, 128, 0));
+// With two pieces a call every larger batch is continued, and of three connections one is left to
+// the ring.
+net::conformance_suite!(short_sends, fixture(Taskrun::Deferred, 2, 2));
 
 #[test]
 fn wait_fd_turns_readable_when_poll_has_something() {
