@@ -16,7 +16,7 @@ use crate::controller::Controller;
 use crate::framer::Framer;
 use crate::limits::{
     CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, EVENTS_MAX, HELD_BYTES_MAX, IN_CAPSULE_MAX,
-    RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, TAG_COMMAND_BITS,
+    RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STARVED_RETRY_MS, TAG_COMMAND_BITS,
 };
 use crate::receive::{ACCEPTS, Sink};
 use crate::registry::Hold;
@@ -127,7 +127,12 @@ pub struct Connection {
     pub(crate) held: usize,
     pub(crate) batch: Option<BatchOut>,
     pub(crate) events: Fifo<Event>,
+    /// The peer will say nothing more, or is not listened to any more.
     pub(crate) last_bytes: bool,
+    /// What was left to say is given up.
+    pub(crate) gave_up: bool,
+    /// When a command last looked for a buffer in vain.
+    pub(crate) starved: Option<Instant>,
     pub(crate) since: Instant,
     pub(crate) progress: Instant,
 }
@@ -191,6 +196,8 @@ impl Connection {
             batch: None,
             events: Fifo::new(EVENTS_MAX),
             last_bytes: false,
+            gave_up: false,
+            starved: None,
             since: Instant::ZERO,
             progress: Instant::ZERO,
         }
@@ -222,7 +229,8 @@ impl Connection {
         self.sink = Sink::Discard;
         self.hpda = 4;
         self.term = None;
-        self.last_bytes = false;
+        (self.last_bytes, self.gave_up) = (false, false);
+        self.starved = None;
         self.events.clear();
         self.snapshot = self.target.snapshot();
         (self.since, self.progress) = (cx.now, cx.now);
@@ -300,7 +308,10 @@ impl Connection {
         self.refresh(cx);
         self.advance(cx);
         self.start_ready(cx, requests);
-        self.poll_async_events();
+        self.starved = (!self.waiting.is_empty()).then_some(cx.now);
+        if self.state == State::Admin {
+            self.poll_async_events();
+        }
     }
 
     /// A request ended. Also to be called after the socket has gone, until
@@ -359,40 +370,42 @@ impl Connection {
 
     /// The time given by [`Connection::next_timeout`] has come. Harmless when it has not.
     pub fn on_timeout(&mut self, cx: Cx<'_>) {
-        if self.next_timeout().is_none_or(|at| at > cx.now) {
-            return;
-        }
-        let keep_alive = self.keep_alive_deadline().is_some_and(|at| at <= cx.now);
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.now);
         if self.state == State::Closing {
-            self.last_bytes = true;
-            self.outbox.clear();
-            self.term = None;
-        } else if keep_alive {
+            self.gave_up |= due(self.patience_ends());
+        } else if due(self.keep_alive_deadline()) {
             //= NVMe-Base 2.1 §3.9
             //# when the keep alive timer expires the controller ends the association
-            let hold = self.queue.as_ref().expect("only a queue has a keep alive timer").hold;
-            self.target.registry().kill(hold);
             self.end(cx, CloseReason::KeepAlive);
-        } else {
+        } else if due(self.patience_ends()) {
             self.end(cx, CloseReason::Timeout);
         }
     }
 
-    /// When [`Connection::on_timeout`] wants to be called, at the latest. It may move later.
+    /// When [`Connection::on_timeout`] and [`Connection::poll_requests`] want to be called, at the
+    /// latest. It may move later.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let after = |at: Instant, ms| Some(at.saturating_add(Duration::from_millis(ms)));
+        let retry = self.starved.map(|at| later(at, STARVED_RETRY_MS));
+        let times = [self.patience_ends(), self.keep_alive_deadline(), retry];
+        times.into_iter().flatten().min()
+    }
+
+    /// When the connection ends unless the peer does something.
+    fn patience_ends(&self) -> Option<Instant> {
         match self.state {
             State::Closed | State::Draining => None,
-            State::Closing if self.last_bytes => None,
-            State::Closing => after(self.since, CLOSE_TIMEOUT_MS),
-            State::AwaitIcReq | State::AwaitConnect => after(self.since, SETUP_TIMEOUT_MS),
+            State::Closing => (!self.gave_up).then(|| later(self.since, CLOSE_TIMEOUT_MS)),
+            State::AwaitIcReq | State::AwaitConnect => Some(later(self.since, SETUP_TIMEOUT_MS)),
             State::Admin | State::Io => {
                 let waits = self.batch.is_some() || self.receiving > 0;
-                let stall = if waits { after(self.progress, STALL_TIMEOUT_MS) } else { None };
-                let both = [stall, self.keep_alive_deadline()];
-                both.into_iter().flatten().min()
+                waits.then(|| later(self.progress, STALL_TIMEOUT_MS))
             }
         }
+    }
+
+    fn keep_alive_deadline(&self) -> Option<Instant> {
+        let queue = self.queue.as_ref().filter(|_| self.state == State::Admin)?;
+        self.target.registry().keep_alive_deadline(queue.hold)
     }
 
     /// The next event, for logs.
@@ -402,10 +415,8 @@ impl Connection {
 
     /// Whether everything was said: close the socket, then call [`Connection::on_closed`].
     pub fn wants_close(&self) -> bool {
-        self.state == State::Closing
-            && self.last_bytes
-            && self.outbox.is_empty()
-            && self.batch.is_none()
+        let said = self.last_bytes && self.outbox.is_empty() && self.batch.is_none();
+        self.state == State::Closing && (said || self.gave_up)
     }
 
     /// Whether nothing is left of the last TCP connection: the object can [`Connection::accept`]
@@ -482,6 +493,10 @@ impl Connection {
     fn drop_commands(&mut self) {
         self.ready.clear();
         self.waiting.clear();
+        self.starved = None;
+        if let Some(controller) = &mut self.controller {
+            controller.unpark_all();
+        }
         self.sink = Sink::Discard;
         let keeps_answers = self.state == State::Closing;
         for key in 0..crate::framer::narrow(COMMANDS_MAX) {
@@ -527,9 +542,8 @@ impl Connection {
             self.end(cx, CloseReason::Controller);
         }
     }
+}
 
-    fn keep_alive_deadline(&self) -> Option<Instant> {
-        let queue = self.queue.as_ref().filter(|queue| queue.hold.qid == 0)?;
-        self.target.registry().keep_alive_deadline(queue.hold)
-    }
+fn later(at: Instant, ms: u64) -> Instant {
+    at.saturating_add(Duration::from_millis(ms))
 }

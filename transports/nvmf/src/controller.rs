@@ -99,6 +99,11 @@ impl Controller {
         true
     }
 
+    /// Forgets the requests that wait: their commands are gone.
+    pub(crate) fn unpark_all(&mut self) {
+        self.waiting_len = 0;
+    }
+
     fn unpark(&mut self) -> Option<u32> {
         self.waiting_len = self.waiting_len.checked_sub(1)?;
         Some(self.waiting[self.waiting_len])

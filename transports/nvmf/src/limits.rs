@@ -83,6 +83,9 @@ pub const SETUP_TIMEOUT_MS: u64 = 10_000;
 /// without progress.
 pub const STALL_TIMEOUT_MS: u64 = 60_000;
 
+/// A command that waits for a buffer looks again after this long, if nothing else happens before.
+pub(crate) const STARVED_RETRY_MS: u64 = 1;
+
 /// A closing connection waits this long for the peer to take the last PDU.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
 

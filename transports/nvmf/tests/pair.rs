@@ -10,7 +10,7 @@ use nvmf::Digests;
 use nvmf::initiator::{Admin, Initiator, QueueOptions};
 use pair::{Disk, Reproduce, World, config, identity, namespace, rounds};
 
-const BLOCKS: u64 = 2048;
+const BLOCKS: u64 = 512;
 
 /// Random block requests on one I/O queue, checked against a copy of the disk.
 fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, count: u32) {
@@ -27,7 +27,7 @@ fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, co
             let op = [Op::Read, Op::Write, Op::Write, Op::WriteZeroes, Op::Flush]
                 [world.rng.index(5).unwrap()];
             let max = u64::try_from((1 << 20) / block_size).unwrap().min(BLOCKS);
-            let blocks = if world.rng.chance(1, 8) { max } else { world.rng.between(1, 20) };
+            let blocks = if world.rng.chance(1, 24) { max } else { world.rng.between(1, 20) };
             let lba = world.rng.below(BLOCKS - blocks + 1);
             let (start, len) = (
                 usize::try_from(lba).unwrap() * block_size,
@@ -115,11 +115,11 @@ const SCARCE: [u32; 5] = [1, 2, 2, 0, 2];
 
 #[test]
 fn random_io_survives_fragmentation_and_any_completion_order() {
-    let (seed, rounds) = rounds(2);
+    let (seed, rounds) = rounds(3);
     for seed in seed..seed + rounds {
         let _reproduce = Reproduce("random_io_survives", seed);
-        io_with(seed, Digests::default(), true, 0, PLENTY, 150);
-        io_with(seed, Digests { header: true, data: true }, false, 0, PLENTY, 150);
+        io_with(seed, Digests::default(), true, 0, PLENTY, 100);
+        io_with(seed, Digests { header: true, data: true }, false, 0, PLENTY, 100);
         io_with(seed, Digests { header: false, data: true }, true, 31, PLENTY, 60);
         io_with(seed, Digests { header: true, data: false }, false, 7, PLENTY, 60);
     }
@@ -127,10 +127,112 @@ fn random_io_survives_fragmentation_and_any_completion_order() {
 
 #[test]
 fn exhausted_pool_is_back_pressure_and_never_an_error() {
-    let (seed, rounds) = rounds(2);
+    let (seed, rounds) = rounds(3);
     for seed in seed..seed + rounds {
         let _reproduce = Reproduce("exhausted_pool", seed);
         io_with(seed, Digests::default(), true, 0, SCARCE, 100);
         io_with(seed, Digests { header: true, data: true }, false, 3, SCARCE, 60);
     }
+}
+
+/// What a block may hold: the last acknowledged fill, and fills whose fate is unknown.
+fn may_hold(blocks: &[Vec<u8>], lba: usize, fill: u8) -> bool {
+    blocks[lba].contains(&fill)
+}
+
+#[test]
+fn connection_broken_anywhere_loses_nothing_acknowledged() {
+    let (seed, rounds) = rounds(20);
+    for seed in seed..seed + rounds {
+        let _reproduce = Reproduce("connection_broken", seed);
+        let mut world = World::new(config(vec![namespace(1, 4096, 16)]), seed, PLENTY);
+        world.disks.push(Disk::new(4096, 16));
+        let digests = Digests { header: seed % 2 == 0, data: seed % 3 == 0 };
+        let options = QueueOptions { digests, ..QueueOptions::admin(identity()) };
+        let mut admin = Admin::new(options, 2);
+        let mut admin_link = world.bring_up(&mut admin);
+        let cntlid = admin.info().unwrap().cntlid;
+        let mut blocks = vec![vec![0u8]; 16];
+        let mut fill = 0u8;
+        for _ in 0..4 {
+            let io = QueueOptions { digests, ..QueueOptions::io(identity(), cntlid, 1) };
+            let mut queue = Initiator::new(io);
+            let mut link = world.connect(&mut queue);
+            assert_eq!(queue.failure(), None);
+            let mut busy = [None; 16];
+            let mut requests = Fifo::new(1);
+            for _ in 0..world.rng.between(1, 120) {
+                let lba = world.rng.index(16).unwrap();
+                if requests.is_empty() && busy[lba].is_none() {
+                    let tag = Tag(u32::try_from(lba).unwrap());
+                    let mut buf = world.host_pool.take(4096).unwrap();
+                    let write = world.rng.chance(1, 2);
+                    fill = fill.wrapping_add(1);
+                    buf.bytes_mut()[..4096].fill(if write { fill } else { 0xee });
+                    let at = Lba(lba as u64);
+                    let request = match write {
+                        true => Request::write(tag, at, 1, buf.freeze()),
+                        false => Request::read(tag, at, 1, buf),
+                    };
+                    if write {
+                        blocks[lba].push(fill);
+                    }
+                    busy[lba] = Some(write.then_some(fill));
+                    requests.push(request).unwrap();
+                }
+                queue.submit(1, 4096, &mut requests);
+                world.turn(&mut link, &mut queue);
+                let mut done = Fifo::new(16);
+                queue.poll(&mut done);
+                while let Some(done) = done.pop() {
+                    let lba = done.tag.0 as usize;
+                    assert_eq!(done.status, Status::Ok);
+                    match (busy[lba].take().unwrap(), &done.data) {
+                        (Some(fill), _) => blocks[lba] = vec![fill],
+                        (None, Data::Into(buf)) => {
+                            let first = buf.bytes()[0];
+                            assert!(buf.bytes()[..4096].iter().all(|&b| b == first), "torn");
+                            assert!(may_hold(&blocks, lba, first), "block {lba} lost a write");
+                        }
+                        (None, other) => panic!("a read came back with {other:?}"),
+                    }
+                }
+            }
+            // A write that was never sent cannot have happened, but the host cannot know.
+            world.close(&mut link, &mut queue);
+            let mut lost = Fifo::new(16);
+            queue.poll(&mut lost);
+            assert!(lost.iter().all(|done| !done.status.is_ok()), "the end is an error");
+        }
+        for (lba, block) in world.disks[0].bytes.chunks(4096).enumerate() {
+            assert!(may_hold(&blocks, lba, block[0]), "block {lba} lost a write");
+        }
+        world.close(&mut admin_link, &mut admin);
+        assert_eq!(world.pool.stats().taken(), 0, "every buffer is back");
+        assert_eq!(world.host_pool.stats().taken(), 0, "the host's too");
+        assert!(world.target.sessions().is_empty());
+    }
+}
+
+#[test]
+fn online_resize_reaches_a_host_that_asked_for_events() {
+    let mut world = World::new(config(vec![namespace(1, 4096, 16)]), 5, PLENTY);
+    let mut admin = Admin::new(QueueOptions::admin(identity()), 1);
+    let mut link = world.bring_up(&mut admin);
+    let mut settle = |world: &mut World, admin: &mut Admin| {
+        for _ in 0..60 {
+            world.turn(&mut link, admin);
+            admin.poll(&world.host_pool, world.now);
+        }
+    };
+    settle(&mut world, &mut admin);
+    world.target.replace(config(vec![namespace(1, 4096, 64), namespace(2, 512, 8)])).unwrap();
+    settle(&mut world, &mut admin);
+    assert_eq!(admin.take_event(), Some(0x0004_0002));
+    admin.rescan();
+    for _ in 0..8 {
+        settle(&mut world, &mut admin);
+    }
+    let seen: Vec<_> = admin.info().unwrap().namespaces.iter().map(|ns| ns.blocks).collect();
+    assert_eq!(seen, [64, 8]);
 }

@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -144,8 +143,8 @@ pub(crate) struct Link {
     host_batch: Box<Batch>,
     /// Everything that the host ever sent.
     pub(crate) sent: Vec<u8>,
-    pub(crate) to_target: VecDeque<u8>,
-    pub(crate) to_host: VecDeque<u8>,
+    pub(crate) to_target: Vec<u8>,
+    pub(crate) to_host: Vec<u8>,
 }
 
 /// The target with its pool, disks and requests in flight.
@@ -190,8 +189,8 @@ impl World {
             batch: Batch::with_defaults(),
             host_batch: Batch::with_defaults(),
             sent: Vec::new(),
-            to_target: VecDeque::new(),
-            to_host: VecDeque::new(),
+            to_target: Vec::new(),
+            to_host: Vec::new(),
         }
     }
 
@@ -199,28 +198,28 @@ impl World {
     pub(crate) fn turn(&mut self, link: &mut Link, host: &mut dyn Host) {
         let cx = Cx { pool: &self.pool, now: self.now };
         if host.poll_transmit(&mut link.host_batch) {
-            link.to_target.extend(link.host_batch.pieces().flatten());
-            if link.sent.len() < 1 << 20 {
-                link.sent.extend(link.host_batch.pieces().flatten());
+            for piece in link.host_batch.pieces() {
+                link.to_target.extend_from_slice(piece);
+                if link.sent.len() < 1 << 20 {
+                    link.sent.extend_from_slice(piece);
+                }
             }
             host.on_sent(&mut link.host_batch);
         }
         let len = self.rng.between(1, 200_000).min(link.to_target.len() as u64);
         let len = if self.rng.chance(1, 3) { len.min(7) } else { len };
-        let chunk: Vec<u8> =
-            link.to_target.iter().take(usize::try_from(len).unwrap()).copied().collect();
-        let taken = link.connection.on_bytes(cx, &chunk);
+        let len = usize::try_from(len).unwrap();
+        let taken = link.connection.on_bytes(cx, &link.to_target[..len]);
         link.to_target.drain(..taken);
         self.requests(link);
         self.complete_some(std::slice::from_mut(link));
         let cx = Cx { pool: &self.pool, now: self.now };
         if link.connection.poll_transmit(cx, &mut link.batch) {
-            link.to_host.extend(link.batch.pieces().flatten());
+            link.batch.pieces().for_each(|piece| link.to_host.extend_from_slice(piece));
             link.connection.on_sent(cx, &mut link.batch);
         }
-        let len = usize::try_from(self.rng.between(1, 300_000)).unwrap();
-        let chunk: Vec<u8> = link.to_host.iter().take(len).copied().collect();
-        let taken = host.on_bytes(&chunk);
+        let len = usize::try_from(self.rng.between(1, 300_000)).unwrap().min(link.to_host.len());
+        let taken = host.on_bytes(&link.to_host[..len]);
         link.to_host.drain(..taken);
     }
 
