@@ -54,6 +54,7 @@ pub mod direct;
 pub mod engine;
 mod error;
 mod histogram;
+pub mod idle;
 pub mod job;
 mod limits;
 pub mod machine;

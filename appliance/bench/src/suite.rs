@@ -3,6 +3,7 @@
 use node::StoreSpec;
 
 use crate::error::BenchError;
+use crate::idle::idle_cpu;
 use crate::measures::{amplification, recovery};
 use crate::network::{Site, fill_site, plan, row};
 use crate::options::{Device, Options};
@@ -82,6 +83,9 @@ fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
     }
     if options.wants("recovery") {
         add(recovery(options)?);
+    }
+    if options.wants("idle CPU") {
+        add(idle_cpu(options)?);
     }
     Ok(())
 }
