@@ -17,7 +17,7 @@ use crate::io::{Geometry, slot_page};
 use crate::limits::{EXTENT_BLOCKS, FINDINGS_MAX, FRAMES_MIN, PAGE_BYTES};
 use crate::loads::check_page;
 use crate::mount::check_superblock;
-use crate::{Damage, Extent, ExtentState, MountError, Options, Store};
+use crate::{Damage, Extent, MountError, Options, Store};
 
 /// What to check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -302,26 +302,27 @@ impl Check<'_> {
         }
     }
 
-    /// Compares what is referenced with the space map.
+    /// Compares what is referenced with the space map, 64 extents at a time.
     fn compare(&mut self, store: &Store) {
-        let per = EXTENT_BLOCKS as u64;
-        let meta: HashSet<u64> = self.pages.iter().map(|page| page / per).collect();
-        let superblock = &store.superblock;
-        for number in superblock.pool_first.get()..superblock.pool_end.get() {
-            let extent = Extent::from_raw(number).expect("the pool does not start at zero");
-            let data = self.data[extent.index() / 64] >> (extent.index() % 64) & 1 == 1;
-            let meta = meta.contains(&number);
-            let mapped = store.space.state(extent) == ExtentState::Mapped;
-            if data && meta {
-                self.find(Finding::ExtentTwice { extent: number, volume: None });
+        let mut meta = vec![0u64; self.data.len()];
+        for extent in self.pages.iter().map(|page| page / EXTENT_BLOCKS as u64) {
+            let at = usize::try_from(extent / 64).expect("pages were checked to lie in the pool");
+            meta[at] |= 1 << (extent % 64);
+        }
+        for (word, meta) in meta.into_iter().enumerate() {
+            let (data, mapped) = (self.data[word], store.space.mapped_word(word));
+            for extent in bits(word, data & meta) {
+                self.find(Finding::ExtentTwice { extent, volume: None });
             }
-            match (data || meta, mapped) {
-                (true, false) => self.find(Finding::NotAllocated { extent: number }),
-                (false, true) if !self.incomplete => {
-                    self.report.leaked += 1;
-                    self.find(Finding::Leaked { extent: number });
-                }
-                _ => {}
+            for extent in bits(word, (data | meta) & !mapped) {
+                self.find(Finding::NotAllocated { extent });
+            }
+            if self.incomplete {
+                continue; // What hides below the damage may well be referenced.
+            }
+            for extent in bits(word, mapped & !(data | meta)) {
+                self.report.leaked += 1;
+                self.find(Finding::Leaked { extent });
             }
         }
     }
@@ -333,6 +334,15 @@ impl Check<'_> {
             self.report.dropped += 1;
         }
     }
+}
+
+/// The numbers of the extents whose bits are set in a word.
+fn bits(word: usize, mut bits: u64) -> impl Iterator<Item = u64> {
+    std::iter::from_fn(move || {
+        let bit = (bits != 0).then(|| u64::from(bits.trailing_zeros()))?;
+        bits &= bits - 1;
+        Some(word as u64 * 64 + bit)
+    })
 }
 
 fn push_children(node: NodeId, inner: &InnerPage, todo: &mut Vec<(NodeId, PagePtr)>) {

@@ -6,7 +6,7 @@ use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
 use crate::limits::{EXTENT_BLOCKS, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
 use crate::space::SpaceMap;
-use crate::{Damage, Event, Store};
+use crate::{Damage, Event, ExtentState, Store};
 
 impl Store {
     /// Asks for the page of `node`. Nothing happens when every frame is pinned: some load is then
@@ -35,7 +35,8 @@ impl Store {
         let checked = match completion.data {
             Data::Into(buf) if completion.status.is_ok() => {
                 let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
-                let checked = check_page(page, node, &ptr, &self.superblock.uuid, &self.space);
+                let checked = check_page(page, node, &ptr, &self.superblock.uuid, &self.space)
+                    .and_then(|mapped| self.check_extents(page, node).map(|()| mapped));
                 if checked.is_ok() {
                     self.cache.page_mut(frame).0.copy_from_slice(&page.0);
                 }
@@ -65,7 +66,19 @@ impl Store {
     }
 }
 
-/// Checks a page of a volume's tree; returns how many of its entries are mapped (leaves only).
+impl Store {
+    /// A leaf that is read back was written by a checkpoint whose space map has its extents.
+    fn check_extents(&self, page: &Page, node: NodeId) -> Result<(), PageFault> {
+        if node.kind() != Kind::Leaf {
+            return Ok(());
+        }
+        let mut extents = page.leaf().entries.iter().filter_map(|entry| entry.extent());
+        let all = extents.all(|extent| self.space.state(extent) == ExtentState::Mapped);
+        if all { Ok(()) } else { Err(PageFault::Contents) }
+    }
+}
+
+/// Checks a page of a tree; returns how many of its entries are mapped (leaves only).
 pub(crate) fn check_page(
     page: &Page,
     node: NodeId,

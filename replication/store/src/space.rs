@@ -229,11 +229,16 @@ impl SpaceMap {
         self.groups[group].dirty = true;
     }
 
+    /// A word of the next map.
+    pub(crate) fn mapped_word(&self, word: usize) -> u64 {
+        self.used[word] & !self.held[word]
+    }
+
     /// The bits of one page of the next map.
     pub(crate) fn write_page(&self, page: usize, words: &mut [U64; WORDS_PER_PAGE]) {
         let from = page * WORDS_PER_PAGE;
         for (i, word) in words.iter_mut().enumerate() {
-            word.set(self.used[from + i] & !self.held[from + i]);
+            word.set(self.mapped_word(from + i));
         }
     }
 

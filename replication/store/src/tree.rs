@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::cache::FrameState;
 use crate::format::{INNER_CHILDREN, LEAF_ENTRIES, LeafEntry, NodeId, PagePtr};
 use crate::limits::DEPTH_MAX;
-use crate::{Edit, Lookup, Store, Unmap, VolumeId};
+use crate::{Edit, ExtentState, Lookup, Store, Unmap, VolumeId};
 
 /// Where the walk towards a node ended.
 enum Walk {
@@ -128,7 +128,9 @@ impl Store {
         let (walk, path) = self.descend(slot, leaf);
         let level = match walk {
             Walk::At(frame) => {
-                self.unmap_in_leaf(slot, &path, frame, range);
+                if !self.unmap_in_leaf(slot, &path, frame, range) {
+                    return Unmap::Damaged(self.cache.frame(frame).ptr.page.get());
+                }
                 0
             }
             Walk::Absent(_) if path.len == 0 => {
@@ -305,15 +307,21 @@ impl Store {
         path.frames().iter().for_each(|&frame| self.cache.touch_dirty(frame));
     }
 
-    /// Unmaps what the range covers of one leaf, and removes pages that became empty.
-    fn unmap_in_leaf(&mut self, slot: usize, path: &Path, leaf: u32, range: &Range<u64>) {
+    /// Unmaps what the range covers of one leaf, and removes pages that became empty. False when
+    /// another leaf must have given back one of the extents: the map was wrong on the device.
+    fn unmap_in_leaf(&mut self, slot: usize, path: &Path, leaf: u32, range: &Range<u64>) -> bool {
         let first = self.cache.frame(leaf).node.index * LEAF_ENTRIES as u64;
         let covered = |i: usize| range.contains(&(first + i as u64));
         let entries = &self.cache.page(leaf).leaf().entries;
         let mapped = |entry: &LeafEntry| entry.extent().is_some();
         let any = entries.iter().enumerate().any(|(i, entry)| mapped(entry) && covered(i));
         if !any && entries.iter().any(mapped) {
-            return; // A leaf that was emptied by edits goes, one that holds other data stays.
+            return true; // A leaf that was emptied by edits goes, one that holds other data stays.
+        }
+        let extents = entries.iter().enumerate().filter(|&(i, _)| covered(i));
+        let mut extents = extents.filter_map(|(_, entry)| entry.extent());
+        if extents.any(|extent| self.space.state(extent) != ExtentState::Mapped) {
+            return false;
         }
         self.dirty_path(path);
         for i in (0..LEAF_ENTRIES).filter(|&i| covered(i)) {
@@ -326,6 +334,7 @@ impl Store {
         if self.cache.page(leaf).leaf().mapped() == 0 {
             self.prune(slot, path);
         }
+        true
     }
 
     /// Removes the leaf at the end of `path`, and every page above it that has no other child.

@@ -4,6 +4,8 @@
 
 mod documented;
 mod format;
+mod garbage;
+mod large;
 mod map;
 mod rig;
 mod space;

@@ -1,15 +1,10 @@
 //! The map against a model: random edits, tiny caches, remounts, power failures.
 
-use crate::rig::{Rig, check_disk};
+use crate::rig::{Rig, check_disk, fuzz};
 use bdev::Rng;
 use store::{Lookup, VolumeId};
 
 const DEVICE: usize = (128 << 10) + (1 << 20) + (8 << 20);
-
-fn fuzz(rounds: u64) -> (u64, u64) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
-    (number("FUZZ_SEED").unwrap_or(1), number("FUZZ_ROUNDS").unwrap_or(rounds))
-}
 
 fn index(rng: &mut Rng) -> u64 {
     match rng.below(4) {

@@ -16,6 +16,12 @@ use store::{
 pub(crate) const UUID: [u8; 16] = *b"0123456789abcdef";
 pub(crate) const LOG_BYTES: u64 = 1 << 20;
 
+/// The first seed and how many, from the environment or by default.
+pub(crate) fn fuzz(rounds: u64) -> (u64, u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+    (number("FUZZ_SEED").unwrap_or(1), number("FUZZ_ROUNDS").unwrap_or(rounds))
+}
+
 /// A disk in memory with a volatile cache and a moment at which its power fails.
 #[derive(Clone)]
 pub(crate) struct Disk(Rc<RefCell<Inner>>);
