@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bdev::{BufMut, Completion, Fifo, Instant, Pool, Request, Slots, Tag};
 use net::{Batch, Landing};
-use nvme_spec::FatalError;
 
 use crate::command::{Command, Phase, Segment};
 use crate::controller::Controller;
@@ -23,7 +22,7 @@ use crate::registry::Hold;
 use crate::state::{Input, State};
 use crate::target::{Snapshot, SubsystemView};
 use crate::transmit::{Out, TermReq};
-use crate::{Addresses, NamespaceHandle, Nqn, Target};
+use crate::{Addresses, CloseReason, Event, NamespaceHandle, Target};
 
 /// What a connection is handed with each call: it reads no clock and owns no memory pool.
 #[derive(Clone, Copy, Debug)]
@@ -32,59 +31,6 @@ pub struct Cx<'a> {
     pub pool: &'a Pool,
     /// The time of this turn.
     pub now: Instant,
-}
-
-/// Something that happened on a connection, for logs and counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A queue was connected.
-    Connected {
-        /// CNTLID.
-        cntlid: u16,
-        /// 0 is the admin queue.
-        qid: u16,
-        /// The host.
-        hostnqn: Nqn,
-        /// The subsystem; `None` for discovery.
-        subsystem: Option<Nqn>,
-    },
-    /// A Connect was refused: a host that is not allowed, a name that does not exist.
-    Refused {
-        /// The host as it called itself, if it was a name at all.
-        hostnqn: Option<Nqn>,
-        /// What it asked for, if it was a name at all.
-        subsystem: Option<Nqn>,
-        /// What it was told.
-        status: nvme_spec::NvmeStatus,
-    },
-    /// The connection is closing.
-    Closing {
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// Why a connection closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The peer closed it, or the network did.
-    Peer,
-    /// The host disconnected this queue.
-    Disconnected,
-    /// The peer sent something that framing does not survive; it was told so.
-    Protocol(FatalError),
-    /// The peer told us (FES) that we sent such a thing.
-    Terminated(u16),
-    /// The controller ended: keep alive ran out.
-    KeepAlive,
-    /// The controller ended: reset, its admin queue closed, or management asked for it.
-    Controller,
-    /// The peer did not finish setting up, or made no progress.
-    Timeout,
-    /// The node is shutting down.
-    Shutdown,
 }
 
 /// One NVMe/TCP connection on the target's side. All its memory is allocated by

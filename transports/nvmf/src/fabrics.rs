@@ -8,13 +8,13 @@ use nvme_spec::{
 use zerocopy::FromBytes;
 
 use crate::command::{Plan, Transfer};
-use crate::connection::{CloseReason, Connection, Cx, Event, Queue};
+use crate::connection::{Connection, Cx, Queue};
 use crate::controller::{Controller, Kind};
 use crate::framer::narrow;
 use crate::limits::{DISCOVERY_KATO_MS, QUEUE_ENTRIES_MAX};
 use crate::registry::{Hold, Identity, JoinError};
 use crate::state::{Input, State};
-use crate::{HostId, Nqn};
+use crate::{CloseReason, Event, HostId, Nqn};
 
 const CONNECT_LEN: usize = size_of::<ConnectData>();
 

@@ -11,6 +11,9 @@
 //! ```
 
 mod admin;
+mod incoming;
+mod mapping;
+mod outgoing;
 mod queue;
 
 pub use admin::{Admin, AdminInfo, NamespaceInfo};

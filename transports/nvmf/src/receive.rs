@@ -6,8 +6,9 @@ use nvme_spec::{
     StatusCode, TERM_DATA_MAX, TermReqHeader, digest_flags, opcode, pdu_flags,
 };
 
+use crate::CloseReason;
 use crate::command::{Carrier, Command, Phase, Plan, Segment, Transfer, check_sgl};
-use crate::connection::{CloseReason, Connection, Cx};
+use crate::connection::{Connection, Cx};
 use crate::framer::{Accepts, Digests, Fault, Head};
 use crate::limits::{H2C_DATA_MAX, IN_CAPSULE_MAX, R2T_MAX, TRANSFER_MAX};
 use crate::state::{Input, State};
