@@ -16,8 +16,6 @@ pub(crate) struct Checkpoint {
     forgetting: Option<Point>,
     /// The newest boundary of the log that the map covers.
     covered: Point,
-    /// Position of the newest mark.
-    pub(crate) last_mark: u64,
     /// Space of deleted volumes waits to be given back.
     pub(crate) reclaim: bool,
     /// An edit was refused until a checkpoint has been.
@@ -26,8 +24,7 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     pub(crate) fn new(tail: Point) -> Checkpoint {
-        let last_mark = tail.position;
-        Checkpoint { forgetting: None, covered: tail, last_mark, reclaim: true, wanted: false }
+        Checkpoint { forgetting: None, covered: tail, reclaim: true, wanted: false }
     }
 
     /// The checkpoint failed.
@@ -79,6 +76,15 @@ impl Core {
             && !self.store.is_dirty()
     }
 
+    /// True when the next turn may get further although nothing completes until then.
+    pub(crate) fn is_busy(&self) -> bool {
+        let parked = self.parked_writes.len() + self.parked_reads.len() + self.parked_directs.len();
+        parked > 0
+            || !self.destage.is_idle()
+            || self.checkpoint.forgetting.is_some()
+            || (self.wants_all() && !self.is_settled())
+    }
+
     /// Shortages that only a checkpoint ends.
     fn is_pressed(&self) -> bool {
         self.wal.used_blocks() * 100 >= self.wal.ring_blocks() * LOG_SOFT || self.is_scarce()
@@ -114,22 +120,12 @@ impl Core {
 
     /// The newest boundary of the log before which everything is in the map.
     fn covered(&mut self) -> Point {
-        match self.journal.peek(0) {
-            None => {
-                self.checkpoint.covered = self.wal.durable();
-                while self.marks.front().is_some_and(|m| m.lsn <= self.wal.durable().lsn) {
-                    self.marks.pop();
-                }
-            }
-            Some(next) => {
-                while let Some(mark) = self.marks.front().copied() {
-                    if mark.lsn.0 > next.lsn {
-                        break;
-                    }
-                    self.checkpoint.covered = mark;
-                    self.marks.pop();
-                }
-            }
+        let limit = self.journal.peek(0).map_or(u64::MAX, |next| next.lsn);
+        while let Some(mark) = self.marks.pop_up_to(limit) {
+            self.checkpoint.covered = mark;
+        }
+        if limit == u64::MAX {
+            self.checkpoint.covered = self.wal.durable();
         }
         self.checkpoint.covered
     }

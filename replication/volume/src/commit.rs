@@ -1,7 +1,7 @@
 //! From the log to the overlay: what happens when records become durable.
 
 use bdev::Status;
-use wal::{Group, Point, Record};
+use wal::{Group, Record};
 
 use crate::control::Control;
 use crate::core::Core;
@@ -90,7 +90,7 @@ impl Core {
                 self.settle(pending.op);
             }
         }
-        self.mark(group.end);
+        self.marks.push(group.end);
     }
 
     /// Enters a durable record into the overlay and the journal.
@@ -151,15 +151,6 @@ impl Core {
             }
         }
         self.overlay.insert(volume, block, &version);
-    }
-
-    /// Remembers a place where the log may be trimmed, coarsely.
-    fn mark(&mut self, end: Point) {
-        let stride = self.wal.ring_blocks() / 2048;
-        let last = self.checkpoint.last_mark;
-        if end.position - last >= stride && self.marks.push(end).is_ok() {
-            self.checkpoint.last_mark = end.position;
-        }
     }
 
     /// The log is gone: nothing that waits for it will come.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bdev::{Completion, Data, Fifo, Info, Instant, Op, OpSet, Pool, Request, Slots, Status};
 use store::Store;
-use wal::{Point, Wal};
+use wal::Wal;
 
 use crate::checkpoint::Checkpoint;
 use crate::commit::Pending;
@@ -12,10 +12,9 @@ use crate::control::Controls;
 use crate::destage::Destage;
 use crate::device::{Device, Purpose};
 use crate::error::Event;
-use crate::journal::Journal;
+use crate::journal::{Journal, Marks};
 use crate::limits::{
-    CONTROLS_MAX, EVENTS_MAX, MARKS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX,
-    QUEUES_MAX,
+    CONTROLS_MAX, EVENTS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX, QUEUES_MAX,
 };
 use crate::lock::Locks;
 use crate::op::HostOp;
@@ -67,8 +66,7 @@ pub(crate) struct Core {
     pub(crate) space_wanted: bool,
     pub(crate) destage: Destage,
     pub(crate) checkpoint: Checkpoint,
-    /// Boundaries of the log at which it may be trimmed, oldest first.
-    pub(crate) marks: Fifo<Point>,
+    pub(crate) marks: Marks,
     pub(crate) controls: Controls,
     pub(crate) events: Fifo<Event>,
     pub(crate) stats: Stats,
@@ -92,6 +90,7 @@ pub(crate) struct Parts {
     pub(crate) wal: Wal,
     pub(crate) overlay: Overlay,
     pub(crate) journal: Journal,
+    pub(crate) marks: Marks,
     pub(crate) destage: Destage,
     pub(crate) reserved: u64,
     pub(crate) piece_blocks: u64,
@@ -102,9 +101,6 @@ pub(crate) struct Parts {
 impl Core {
     pub(crate) fn new(parts: Parts) -> Core {
         let stats = Stats { replayed_records: parts.replayed, ..Stats::default() };
-        let mut marks = Fifo::new(MARKS_MAX);
-        let marked = marks.push(parts.wal.durable());
-        assert!(marked.is_ok(), "an empty list has room");
         Core {
             pool: parts.pool,
             device: parts.device,
@@ -127,7 +123,7 @@ impl Core {
             reserved: parts.reserved,
             space_wanted: false,
             destage: parts.destage,
-            marks,
+            marks: parts.marks,
             controls: Controls::new(),
             events: Fifo::new(EVENTS_MAX),
             stats,

@@ -225,8 +225,13 @@ impl Engine {
     /// When [`Engine::drive`] has something to do even if nothing completes until then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let core = self.core()?;
-        let idle = core.is_settled() || core.failed.is_some();
-        (!idle).then(|| core.written_at.saturating_add(Duration::from_nanos(core.idle_ns)))
+        if core.failed.is_some() || core.is_settled() {
+            return None;
+        }
+        if core.is_busy() {
+            return Some(core.now.saturating_add(BUSY));
+        }
+        Some(core.written_at.saturating_add(Duration::from_nanos(core.idle_ns)))
     }
 
     /// A descriptor that turns readable when the device has something, if it has one.
@@ -323,6 +328,9 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine").field("state", &state).field("stats", &self.stats()).finish()
     }
 }
+
+/// How soon to come back when something waits that no completion announces (a free buffer).
+const BUSY: Duration = Duration::from_millis(1);
 
 fn volume_of(record: &store::VolumeRecord) -> Volume {
     Volume {

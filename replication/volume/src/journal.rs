@@ -1,5 +1,10 @@
 //! What the live part of the log says, in the order it was said: the destager's work list.
 
+use bdev::Fifo;
+use wal::Point;
+
+use crate::limits::MARKS_MAX;
+
 /// What a record in the log asks of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -112,6 +117,35 @@ impl Journal {
 
     fn index(&self, count: u64) -> usize {
         usize::try_from(count & (self.entries.len() as u64 - 1)).expect("below the capacity")
+    }
+}
+
+/// Places where the log may be trimmed: boundaries of groups, kept coarsely.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    points: Fifo<Point>,
+    /// Position of the newest.
+    last: u64,
+    stride: u64,
+}
+
+impl Marks {
+    pub(crate) fn new(tail: Point, ring_blocks: u64) -> Marks {
+        let stride = ring_blocks / (MARKS_MAX as u64 / 2);
+        Marks { points: Fifo::new(MARKS_MAX), last: tail.position, stride }
+    }
+
+    /// Remembers a boundary, unless it is too near to the last one.
+    pub(crate) fn push(&mut self, point: Point) {
+        if point.position - self.last >= self.stride && self.points.push(point).is_ok() {
+            self.last = point.position;
+        }
+    }
+
+    /// The oldest boundary, if it has no record with `lsn` or a later one before it.
+    pub(crate) fn pop_up_to(&mut self, lsn: u64) -> Option<Point> {
+        self.points.front().filter(|point| point.lsn.0 <= lsn)?;
+        self.points.pop()
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct HostOp {
     pub(crate) pending: u32,
     /// The first thing that went wrong.
     pub(crate) status: Status,
+    /// It has waited before: the counters know it.
+    pub(crate) waited: bool,
     /// It stands in a waiting line.
     pub(crate) parked: bool,
     /// A read must start over.
@@ -88,6 +90,7 @@ impl HostOp {
             cursor: 0,
             pending: 0,
             status: Status::Ok,
+            waited: false,
             parked: false,
             again: false,
             attempts: 0,

@@ -11,8 +11,8 @@ use crate::core::{Core, Parts};
 use crate::destage::Destage;
 use crate::device::{BLOCK, Device};
 use crate::error::OpenError;
-use crate::journal::{Entry, Journal, Kind};
-use crate::limits::{IDLE_NS, RANGES_MAX, ZERO_BLOCKS_MAX};
+use crate::journal::{Entry, Journal, Kind, Marks};
+use crate::limits::{IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX, ZERO_BLOCKS_MAX};
 use crate::overlay::{Overlay, Place, Version, ZeroRange};
 use crate::write::EXTENT_BLOCKS;
 
@@ -63,6 +63,7 @@ struct Scanning {
 struct State {
     overlay: Overlay,
     journal: Journal,
+    marks: Marks,
     replayed: u64,
     reserved: u64,
     error: Option<OpenError>,
@@ -149,10 +150,13 @@ impl Opening {
         config.group_bytes = self.options.group_bytes.unwrap_or_else(|| group_bytes(blocks));
         let tail = Point { position: tail.position, lsn: Lsn(tail.lsn), chain: tail.chain };
         let segment = self.pool.take(Scan::SEGMENT_BYTES).ok_or(OpenError::NoBuffers)?;
-        let slots = usize::try_from(blocks).unwrap_or(usize::MAX);
+        // The same for every mount of a store: what was logged once can always be replayed.
+        let ring = usize::try_from(blocks).unwrap_or(usize::MAX);
+        let slots = ring.max(OVERLAY_BLOCKS_MIN.min(ring.saturating_mul(16)));
         let replay = State {
             overlay: Overlay::new(slots, RANGES_MAX),
             journal: Journal::new(slots),
+            marks: Marks::new(tail, blocks),
             replayed: 0,
             reserved: 0,
             error: None,
@@ -167,6 +171,7 @@ impl Opening {
             return Err(error);
         }
         claim(&mut store, &replay.overlay, &mut replay.journal);
+        replay.marks.push(head);
         let segment = scan.into_segment().ok_or(OpenError::NoBuffers)?;
         let wal = Wal::new(config, tail, head, &self.pool).map_err(OpenError::LogConfig)?;
         let payload = config.group_bytes / BLOCK - wal::HEADER_BLOCKS_MAX;
@@ -177,6 +182,7 @@ impl Opening {
             wal,
             overlay: replay.overlay,
             journal: replay.journal,
+            marks: replay.marks,
             destage: Destage::new(segment),
             reserved: replay.reserved,
             piece_blocks: payload.min(wal::RECORD_BLOCKS_MAX) as u64,
@@ -202,7 +208,7 @@ impl Scanning {
         let Scanning { store, scan, replay, .. } = self;
         scan.step(|item| match item {
             Replay::Record { lsn, record, payload } => replay.record(store, lsn.0, record, payload),
-            Replay::Boundary(_) => {}
+            Replay::Boundary(point) => replay.marks.push(point),
         })
     }
 }

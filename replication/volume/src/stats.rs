@@ -35,7 +35,7 @@ pub struct Stats {
     pub destage_windows: u64,
     /// Checkpoints that became durable.
     pub checkpoints: u64,
-    /// Writes that had to wait (for log, space, a lock, a page), each counted once a wait.
+    /// Writes that had to wait, for log, space, a lock or a page.
     pub parked_writes: u64,
     /// Writes that are waiting now.
     pub parked_now: u64,

@@ -62,8 +62,8 @@ impl Core {
 
     fn park_write(&mut self, key: u32) {
         let op = self.ops.get_mut(key).expect("held");
-        op.parked = true;
-        self.stats.parked_writes += 1;
+        self.stats.parked_writes += u64::from(!op.waited);
+        (op.parked, op.waited) = (true, true);
         let pushed = self.parked_writes.push(key);
         assert!(pushed.is_ok(), "as many places as operations");
     }
