@@ -16,10 +16,11 @@
 //! Edits wait meanwhile (they are `Busy`); lookups and tentative allocations do not.
 
 use bdev::{Completion, Fifo, Pool, Request, Status};
+use zerocopy::FromZeros;
 
 use crate::catalog::CATALOG_PAGES;
 use crate::flat::{FlatTree, Mark};
-use crate::format::{NodeId, Page, PagePtr};
+use crate::format::{NodeId, Page, PagePtr, Superblock};
 use crate::io::{Geometry, SuperStep, SuperWriter, Writer};
 use crate::limits::SEAL_PAGES_MAX;
 use crate::{Event, LogTail, Store, VolumeId};
@@ -45,6 +46,8 @@ pub(crate) struct Checkpoint {
     sealed: usize,
     writer: Writer,
     pair: SuperWriter,
+    /// The superblock on its way; the store's own is the durable one.
+    staged: Superblock,
     scratch: Box<Page>,
 }
 
@@ -58,6 +61,7 @@ impl Checkpoint {
             sealed: 0,
             writer: Writer::new(geometry),
             pair: SuperWriter::new(geometry),
+            staged: Superblock::new_zeroed(),
             scratch: Box::new(Page::zeroed()),
         }
     }
@@ -144,7 +148,8 @@ impl Store {
         }
         self.advance_checkpoint();
         if self.checkpoint.phase == Phase::Super {
-            self.checkpoint.pair.poll_requests(&mut self.superblock, requests, pool);
+            let Checkpoint { pair, staged, .. } = &mut self.checkpoint;
+            pair.poll_requests(staged, requests, pool);
         }
     }
 
@@ -273,7 +278,8 @@ impl Store {
     }
 
     fn stage_superblock(&mut self) {
-        let superblock = &mut self.superblock;
+        let superblock = &mut self.checkpoint.staged;
+        superblock.clone_from(&self.superblock);
         superblock.generation.set(self.checkpoint.generation);
         superblock.catalog = self.catalog_tree.root();
         superblock.space = self.space_tree.root();
@@ -284,6 +290,7 @@ impl Store {
 
     fn finish_checkpoint(&mut self) {
         self.next_slot ^= 1;
+        self.superblock.clone_from(&self.checkpoint.staged);
         for &frame in &self.checkpoint.work {
             self.cache.clean(frame);
         }

@@ -291,12 +291,12 @@ impl Store {
         self.events.pop()
     }
 
-    /// Most pages that may be dirty at a time: three quarters of the cache, and no more than a
-    /// small store can write to fresh places.
+    /// Most pages that may be dirty at a time: three quarters of the cache, and no more than what a
+    /// small store can spare for the reserve.
     pub(crate) fn dirty_max(&self) -> u64 {
         let cached = u64::from(self.cache.capacity()) * 3 / 4;
         let pages = self.space.total() * EXTENT_BLOCKS as u64;
-        cached.min((pages / 16).max(2 * u64::from(DEPTH_MAX + 1)))
+        cached.min((pages / 64).max(DIRTY_MIN))
     }
 
     /// Most pages that a checkpoint with `dirty` dirty pages of volumes writes.
@@ -310,5 +310,8 @@ impl Store {
     }
 }
 
+/// Dirty pages that even the smallest store can write: three longest paths and a little.
+const DIRTY_MIN: u64 = 32;
+const _: () = assert!(DIRTY_MIN > 3 * 2 * (DEPTH_MAX as u64 + 1));
 const _: () = assert!(LOADS_MAX > 0);
 const _: () = assert!(FRAMES_MAX <= KEY_WRITE);
