@@ -8,7 +8,7 @@
 #
 # and answers:
 #
-#   ready UPTIME                 once, after boot
+#   ready UPTIME CLOCK           once, after boot: seconds, and the kernel's clock source
 #   note ID WORD..               whatever a script has to say while it runs (lib.sh: note)
 #   end ID STATUS                the script is over; its output is in /lab/log/ID
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LC_ALL=C
@@ -37,7 +37,9 @@ run() {
     ) 2>/dev/null &
 }
 
-echo "ready $(cut -d' ' -f1 /proc/uptime)" >&3
+read -r up _ </proc/uptime
+read -r clock </sys/devices/system/clocksource/clocksource0/current_clocksource
+echo "ready $up $clock" >&3
 while read -r verb id rest <&3; do
     case $verb in
     run)
@@ -46,6 +48,9 @@ while read -r verb id rest <&3; do
         run "$id" $rest
         ;;
     kill)
+        # Where everything hangs, for the report.
+        echo w >/proc/sysrq-trigger
+        echo l >/proc/sysrq-trigger
         read -r group <"/run/jobs/$id"
         kill -9 "-$group"
         ;;

@@ -63,7 +63,8 @@ with_backports() {
     local suite mirror
     suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}-backports")
     # The release's own mirror, as this machine names it.
-    mirror=$(apt-cache policy | awk '$2 ~ /^http/ && $3 ~ /\/main$/ && $3 !~ /security/ { print $2; exit }')
+    mirror=$(apt-cache policy |
+        awk '$2 ~ /^http/ && $3 ~ /\/main$/ && $3 !~ /security/ { print $2; exit }')
     [ -n "$mirror" ] || return 1
     # World-readable: apt fetches as a user of its own.
     chmod 755 "$scratch"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that CI runs. Each step is run whatever became of the ones before; the end is a summary:
+# Everything that CI runs. Each step is run whatever became of those before; the end is a summary:
 # the time of each step, the slowest tests, and one line with the totals.
 #
 #   STEPS="tests lab"   runs only these
@@ -57,8 +57,8 @@ add() {
 # What a run of `cargo test` (any number of programs) says in its log.
 count_cargo_test() {
     local sums
-    sums=$(sed -n 's/^test result: [^ ]* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored.*/\1 \2 \3/p' \
-        "$1" | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
+    sums=$(awk '/^test result: / { p += $4; f += $6; s += $8 }
+                END { print p + 0, f + 0, s + 0 }' "$1")
     # shellcheck disable=SC2086
     add $sums
     # A step that failed without a failed test did not build, or died.
@@ -121,7 +121,7 @@ lab() {
     step lab lab_run || status=$?
     grep -E '^(PASS|FAIL|SKIP|lab:)' "$logs/lab"
     local sums
-    sums=$(sed -n 's/^lab: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$logs/lab")
+    sums=$(awk '/^lab: .* skipped$/ { print $2, $4, $6 }' "$logs/lab")
     # shellcheck disable=SC2086
     add ${sums:-0 1 0}
     [ -z "$sums" ] || count_junit "$target/hw-lab/junit.xml"

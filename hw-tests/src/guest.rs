@@ -67,7 +67,7 @@ pub(crate) struct Guest {
     share: PathBuf,
     jobs: HashMap<Job, State>,
     next: u32,
-    uptime: Option<String>,
+    ready: Option<String>,
 }
 
 /// How long a killed job may take to be gone.
@@ -91,14 +91,17 @@ impl Guest {
             share: share.to_owned(),
             jobs: HashMap::new(),
             next: 1,
-            uptime: None,
+            ready: None,
         })
     }
 
-    /// Waits for the guest to boot; returns its uptime in seconds.
-    pub(crate) fn wait_ready(&mut self, timeout: Duration) -> Result<String> {
-        self.pump_until(Instant::now() + timeout, |guest| guest.uptime.clone())
-            .context("the guest did not boot")
+    /// Waits for the guest to boot; returns what it believes its uptime to be, and by which clock.
+    pub(crate) fn wait_ready(&mut self, timeout: Duration) -> Result<(Duration, String)> {
+        let answer = self
+            .pump_until(Instant::now() + timeout, |guest| guest.ready.take())
+            .context("the guest did not boot")?;
+        let (uptime, clock) = answer.split_once(' ').context("an incomplete answer")?;
+        Ok((Duration::from_secs_f64(uptime.parse()?), clock.to_owned()))
     }
 
     /// Starts `cases/SCRIPT` with these variables.
@@ -211,7 +214,7 @@ impl Guest {
             Err(RecvTimeoutError::Disconnected) => bail!("the guest is gone"),
         };
         match answer {
-            Answer::Ready(uptime) => self.uptime = Some(uptime),
+            Answer::Ready(answer) => self.ready = Some(answer),
             Answer::Note(job, text) => {
                 if let Some(state) = self.jobs.get_mut(&job) {
                     state.notes.push(text);

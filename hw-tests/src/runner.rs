@@ -93,9 +93,7 @@ fn run_cases(
     println!("lab: kernel {}, {} cases", kernel.release, cases.len());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut lab = Lab::new(kernel, &manifest.join("guest"), work.path(), backend);
-    let start = Instant::now();
     lab.vm().context("the guest cannot be booted")?;
-    println!("lab: guest booted in {:.1} s", start.elapsed().as_secs_f64());
     for case in cases {
         let (verdict, took) = case.judge(&mut lab);
         report.add(case.name, verdict, took);

@@ -5,7 +5,8 @@ options=
 # shellcheck disable=SC2086
 connect $options
 find_controller
-is "/sys/class/nvme/$controller/queue_count" $((QUEUES + 1)) || fail "$line queues with the admin queue"
+is "/sys/class/nvme/$controller/queue_count" $((QUEUES + 1)) ||
+    fail "$line queues with the admin queue"
 
 read -r block_size <"/sys/block/${path##*/}/queue/logical_block_size"
 jobs= offset=0
