@@ -13,10 +13,12 @@
 //!               cluster: StateStore, plan
 //! ```
 //!
-//! Start: state store, data plane, reconcile (open stores, finish what a crash interrupted, export),
-//! listen, `endpoints.json`, `READY=1`. Stop (SIGTERM): no new changes, drain the data plane,
-//! checkpoint, close, end. A second SIGTERM ends at once; so does kill -9, and both are safe: what
-//! was acknowledged is durable, what was begun is finished at the next start.
+//! Start: data plane, state store, reconcile (open stores, finish what a crash interrupted,
+//! export), listen, `endpoints.json`, `READY=1`.
+//!
+//! Stop (SIGTERM): no new changes, drain the data plane, checkpoint, close, end. A second SIGTERM
+//! ends at once; so does kill -9, and both are safe: what was acknowledged is durable, what was
+//! begun is finished at the next start.
 //!
 //! Tokio runs the control plane only. It shares no core with a pinned reactor, and the data plane
 //! is reached through [`DataPlane`] alone.

@@ -4,6 +4,8 @@
 //! and the NVMe/TCP listeners, and knows stores and volumes by their identities only. Names,
 //! desired state and idempotency stay on this side.
 
+mod reactors;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -12,6 +14,8 @@ use api::{
     TransportStats,
 };
 use uuid::Uuid;
+
+pub(crate) use reactors::ReactorPlane;
 
 /// What the daemon asks of the data plane. Answers come in any order; the daemon sends one change
 /// at a time.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::log;
-use crate::plane::DataPlane;
+use crate::plane::ReactorPlane;
 use crate::service::Daemon;
 
 /// Serves durable volumes over NVMe/TCP.
@@ -94,14 +94,10 @@ fn serve(config: &Config) -> Result<()> {
         .context("the control plane cannot start")?;
     runtime.block_on(async {
         let signals = Signals::install()?;
-        let plane = start_plane(config)?;
+        let plane = Arc::new(ReactorPlane::start(config)?);
         let daemon = Daemon::start(config, plane).await?;
         daemon.run(signals.first()).await
     })
-}
-
-fn start_plane(_config: &Config) -> Result<Arc<dyn DataPlane>> {
-    bail!("this build has no data plane yet")
 }
 
 /// SIGTERM and SIGINT.

@@ -5,8 +5,9 @@ use crate::{Nqn, VolumeName};
 /// One controller: a host's association with a subsystem.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Session {
-    /// The connected host.
-    pub host: Nqn,
+    /// The NQN that the connected host gave itself, in printable ASCII. A host need not follow the
+    /// rules that [`Nqn`] enforces for names that operators give.
+    pub host: String,
     /// The subsystem it is connected to.
     pub subsystem: Nqn,
     /// The exported volume; `None` for a discovery session.

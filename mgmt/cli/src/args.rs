@@ -143,7 +143,12 @@ pub(crate) enum VolumeCommand {
         #[arg(long, value_parser = parsed::<ByteLen>)]
         size: ByteLen,
         /// The logical block size that hosts see: 512 or 4096
-        #[arg(long, default_value = "4096", value_name = "BYTES", value_parser = parsed::<BlockSize>)]
+        #[arg(
+            long,
+            default_value = "4096",
+            value_name = "BYTES",
+            value_parser = parsed::<BlockSize>
+        )]
         block_size: BlockSize,
     },
     /// Lists the volumes
@@ -190,7 +195,12 @@ pub(crate) enum ExportCommand {
         #[arg(long, value_parser = parsed::<Nqn>)]
         nqn: Option<Nqn>,
         /// A host that may connect; may be repeated
-        #[arg(long = "host", value_name = "NQN", conflicts_with = "allow_any_host", value_parser = parsed::<Nqn>)]
+        #[arg(
+            long = "host",
+            value_name = "NQN",
+            conflicts_with = "allow_any_host",
+            value_parser = parsed::<Nqn>
+        )]
         hosts: Vec<Nqn>,
         /// Any host that reaches the node may connect
         #[arg(long)]

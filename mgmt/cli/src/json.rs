@@ -86,7 +86,7 @@ pub(crate) fn export(export: &Export) -> Value {
 
 pub(crate) fn session(session: &Session) -> Value {
     json!({
-        "host": session.host.as_str(),
+        "host": session.host,
         "subsystem": session.subsystem.as_str(),
         "volume": session.volume.as_ref().map(api::VolumeName::as_str),
         "controller_id": session.controller_id,

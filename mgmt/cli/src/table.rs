@@ -168,7 +168,7 @@ pub(crate) fn sessions(out: &mut dyn Write, sessions: &[Session]) -> Result<()> 
             session.controller_id.to_string(),
             session.io_queues.to_string(),
             session.peer.clone(),
-            session.host.to_string(),
+            session.host.clone(),
         ]
     });
     print(out, heading, &[1, 2], rows, "no sessions")

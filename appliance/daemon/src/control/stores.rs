@@ -1,12 +1,12 @@
 //! `store init` and `store add`.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use api::{
     ApiError, ByteLen, Changed, DevicePath, EventKind, Store, StoreAdd, StoreInit, StoreName,
 };
+use bdev_uring::Allocation;
 use cluster::{Desired, Expected, StoreRecord, store_key};
 use uuid::Uuid;
 
@@ -199,9 +199,7 @@ fn create_file(path: &Path, size: ByteLen) -> Result<(), ApiError> {
             Err(ApiError::invalid("size", reason, "leave the size out to use it as it is"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file =
-                OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
-            file.set_len(size.bytes()).map_err(failed)
+            bdev_uring::create_file(path, size.bytes(), Allocation::Sparse).map_err(failed)
         }
         Err(error) => Err(failed(error)),
     }

@@ -52,7 +52,7 @@ impl MemoryPlane {
         if admitted {
             let controller_id = u16::try_from(inner.sessions.len() + 1).unwrap();
             inner.sessions.push(Session {
-                host,
+                host: host.to_string(),
                 subsystem,
                 volume: None,
                 controller_id,
@@ -186,7 +186,9 @@ impl DataPlane for MemoryPlane {
 
     fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()> {
         let mut inner = self.inner.lock().unwrap();
-        inner.sessions.retain(|session| session.subsystem != nqn || access.admits(&session.host));
+        inner.sessions.retain(|session| {
+            session.subsystem != nqn || access.admits(&session.host.parse().unwrap())
+        });
         inner.exports.get_mut(&nqn).unwrap().access = access;
         ready(Ok(()))
     }

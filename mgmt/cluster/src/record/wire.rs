@@ -252,7 +252,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..99)) {
+        fn any_bytes_are_a_record_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..99),
+        ) {
             prop_assert!(StoreRecord::decode("stores/a", &bytes).is_err());
         }
     }

@@ -58,7 +58,7 @@ impl TryFrom<v1::NodeInfoResponse> for NodeInfo {
 impl From<Session> for v1::Session {
     fn from(session: Session) -> Self {
         Self {
-            host: session.host.to_string(),
+            host: session.host,
             subsystem: session.subsystem.to_string(),
             volume: session.volume.map(|name| name.to_string()).unwrap_or_default(),
             controller_id: u32::from(session.controller_id),
@@ -82,7 +82,7 @@ impl TryFrom<v1::Session> for Session {
             ApiError::invalid("controller_id", reason, "")
         })?;
         Ok(Self {
-            host: field("host", &message.host)?,
+            host: message.host,
             subsystem: field("subsystem", &message.subsystem)?,
             volume,
             controller_id,
@@ -174,7 +174,7 @@ mod tests {
             id in any::<u16>(), queues in any::<u32>(), volume in "[a-z0-9]{0,9}",
         ) {
             let session = Session {
-                host: "nqn.2014-08.com.example:h".parse().unwrap(),
+                host: "nqn.2014-08.com.example:h".to_owned(),
                 subsystem: "nqn.2014-08.com.example:s".parse().unwrap(),
                 volume: (!volume.is_empty()).then(|| volume.parse().unwrap()),
                 controller_id: id,

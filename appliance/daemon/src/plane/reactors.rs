@@ -1,0 +1,283 @@
+//! The data plane of production: shards of `node` on pinned reactors, sockets and files on
+//! `io_uring`.
+//!
+//! Commands to shards are answered some turns later through tickets; waiting for one blocks, so it
+//! happens on Tokio's threads for blocking work, never on those that serve operators.
+
+mod convert;
+mod exports;
+mod start;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::{ApiError, ByteLen, DevicePath, HostAccess, Nqn, Reply, Session};
+use bdev::Bdev;
+use bdev_uring::{FileDisk, FileOptions, IoBackend};
+use node::{Format, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, VolumeStatus};
+use reactor::{Reactor, ReactorStats};
+use uuid::Uuid;
+
+use super::{DataPlane, PlaneExport, PlaneInfo, PlaneStats, PlaneStore, PlaneVolume};
+use convert::{api_error, plane_store, plane_volume};
+use exports::Exported;
+
+/// A node's reactors, from the outside.
+pub(crate) struct ReactorPlane {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    handle: NodeHandle,
+    reactors: Mutex<Vec<Reactor>>,
+    reactor_stats: Vec<Arc<ReactorStats>>,
+    cores: Vec<u32>,
+    idle: reactor::Idle,
+    backend: IoBackend,
+    /// What `backend` came to at start-up.
+    selected: String,
+    listen: Vec<SocketAddr>,
+    discovery: Vec<SocketAddr>,
+    book: Mutex<Book>,
+}
+
+/// What is open, exported and listened on.
+#[derive(Default)]
+struct Book {
+    stores: BTreeMap<Uuid, OpenStore>,
+    exports: BTreeMap<Nqn, Exported>,
+    listening: Vec<SocketAddr>,
+    listening_discovery: Vec<SocketAddr>,
+}
+
+struct OpenStore {
+    id: StoreId,
+    disk: Arc<FileDisk>,
+}
+
+impl ReactorPlane {
+    /// Runs `work` where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let shared = Arc::clone(&self.shared);
+        let span = tracing::Span::current();
+        let task = tokio::task::spawn_blocking(move || span.in_scope(|| work(&shared)));
+        task.await.map_err(ApiError::internal)?
+    }
+}
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store_id(&self, store: Uuid) -> Result<StoreId, ApiError> {
+        let book = self.book();
+        let open = book.stores.get(&store);
+        open.map(|open| open.id)
+            .ok_or_else(|| ApiError::unavailable(format!("store {store} is not open")))
+    }
+
+    fn open(&self, device: &DevicePath, format: Option<Uuid>) -> Result<PlaneStore, ApiError> {
+        let path = Path::new(device.as_str());
+        let options =
+            FileOptions { backend: self.backend, block_size: Some(4096), ..FileOptions::default() };
+        let disk = FileDisk::open(path, &options).map_err(|error| {
+            let hint = "is the device there, and not in use by anything else?";
+            ApiError::precondition(format!("{device} cannot be opened: {error}"), hint)
+        })?;
+        tracing::info!(%device, "{}", disk.selection());
+        let disk = Arc::new(disk);
+        let format = format.map(|uuid| Format { uuid: uuid.into_bytes(), log_bytes: None });
+        let spec = StoreSpec::Device { device: Arc::clone(&disk) as Arc<dyn Bdev>, format };
+        let (id, ticket) = self.handle.open_store(spec).map_err(api_error)?;
+        let status = match ticket.wait() {
+            Ok(status) => status,
+            Err(error) => {
+                // Failed to open: the number is free again.
+                if let Ok(ticket) = self.handle.close_store(id) {
+                    let _ = ticket.wait();
+                }
+                return Err(store_error(device, error));
+            }
+        };
+        for notice in disk.take_notices() {
+            tracing::warn!(%device, "{notice}");
+        }
+        let uuid = Uuid::from_bytes(status.uuid);
+        let backend = disk.selection().selected.to_string();
+        let previous = self.book().stores.insert(uuid, OpenStore { id, disk });
+        assert!(previous.is_none(), "a device is claimed by one store");
+        plane_store(status, backend)
+    }
+
+    fn close(&self, store: Uuid) -> Result<(), ApiError> {
+        let id = self.store_id(store)?;
+        let ticket = self.handle.close_store(id).map_err(api_error)?;
+        self.book().stores.remove(&store);
+        ticket.wait().map_err(api_error)
+    }
+
+    fn status(&self, store: Uuid) -> Result<StoreStatus, ApiError> {
+        let id = self.store_id(store)?;
+        let ticket = self.handle.store_status(id).map_err(api_error)?;
+        ticket.wait().map_err(api_error)
+    }
+
+    fn stores(&self) -> Result<Vec<PlaneStore>, ApiError> {
+        let open: Vec<(Uuid, String)> = {
+            let book = self.book();
+            let backend = |open: &OpenStore| open.disk.selection().selected.to_string();
+            book.stores.iter().map(|(&uuid, open)| (uuid, backend(open))).collect()
+        };
+        let store = |(uuid, backend)| plane_store(self.status(uuid)?, backend);
+        open.into_iter().map(store).collect()
+    }
+
+    fn volume(&self, store: Uuid, volume: Uuid) -> Result<VolumeStatus, ApiError> {
+        let found = self.status(store)?.volumes.into_iter();
+        found.into_iter().find(|found| found.uuid == volume.into_bytes()).ok_or_else(|| {
+            ApiError::precondition(format!("store {store} does not hold volume {volume}"), "")
+        })
+    }
+
+    fn create_volume(&self, store: Uuid, volume: &PlaneVolume) -> Result<PlaneVolume, ApiError> {
+        let spec = VolumeSpec {
+            name: volume.name.clone(),
+            uuid: volume.uuid.into_bytes(),
+            bytes: volume.size.bytes(),
+            block_size: volume.block_size.bytes(),
+        };
+        let id = self.store_id(store)?;
+        let ticket = self.handle.create_volume(id, spec).map_err(api_error)?;
+        plane_volume(ticket.wait().map_err(api_error)?)
+    }
+
+    fn resize_volume(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Result<(), ApiError> {
+        let id = self.store_id(store)?;
+        let known = self.volume(store, volume)?;
+        let ticket = self.handle.resize_volume(id, known.id, size.bytes()).map_err(api_error)?;
+        let status = ticket.wait().map_err(api_error)?;
+        self.publish_size(volume, &status)
+    }
+
+    fn destroy_volume(&self, store: Uuid, volume: Uuid) -> Result<(), ApiError> {
+        let id = self.store_id(store)?;
+        let known = self.volume(store, volume)?;
+        let ticket = self.handle.delete_volume(id, known.id).map_err(api_error)?;
+        ticket.wait().map_err(api_error)
+    }
+
+    fn listen(&self) -> Result<(), ApiError> {
+        let bind = |addresses: &[SocketAddr]| -> Result<Vec<SocketAddr>, ApiError> {
+            let one = |&address: &SocketAddr| {
+                let ticket = self.handle.listen(address).map_err(api_error)?;
+                ticket.wait().map_err(|error| {
+                    ApiError::unavailable(format!("{address} cannot be listened on: {error}"))
+                })
+            };
+            addresses.iter().map(one).collect()
+        };
+        let (listening, discovery) = (bind(&self.listen)?, bind(&self.discovery)?);
+        let mut book = self.book();
+        book.listening = listening;
+        book.listening_discovery = discovery;
+        self.publish(&book)
+    }
+
+    fn drain(&self) -> Result<(), ApiError> {
+        self.handle.drain().and_then(node::Ticket::wait).map_err(api_error)?;
+        self.handle.shutdown().and_then(node::Ticket::wait).map_err(api_error)?;
+        let reactors =
+            std::mem::take(&mut *self.reactors.lock().unwrap_or_else(PoisonError::into_inner));
+        reactors.into_iter().for_each(Reactor::join);
+        Ok(())
+    }
+}
+
+/// What went wrong with the store on a device.
+fn store_error(device: &DevicePath, error: node::NodeError) -> ApiError {
+    match api_error(error) {
+        ApiError::FailedPrecondition { reason, hint } => {
+            ApiError::precondition(format!("{device}: {reason}"), hint)
+        }
+        other => other,
+    }
+}
+
+impl DataPlane for ReactorPlane {
+    fn info(&self) -> PlaneInfo {
+        let book = self.shared.book();
+        PlaneInfo {
+            reactor_cores: self.shared.cores.clone(),
+            idle: self.shared.idle.to_string(),
+            io_backend: self.shared.selected.clone(),
+            nvme_tcp: book.listening.clone(),
+            discovery: book.listening_discovery.clone(),
+        }
+    }
+
+    fn listen(&self) -> Reply<'_, ()> {
+        Box::pin(self.blocking(Shared::listen))
+    }
+
+    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore> {
+        Box::pin(self.blocking(move |shared| shared.open(&device, Some(uuid))))
+    }
+
+    fn store_open(&self, device: DevicePath) -> Reply<'_, PlaneStore> {
+        Box::pin(self.blocking(move |shared| shared.open(&device, None)))
+    }
+
+    fn store_close(&self, store: Uuid) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.close(store)))
+    }
+
+    fn stores(&self) -> Reply<'_, Vec<PlaneStore>> {
+        Box::pin(self.blocking(Shared::stores))
+    }
+
+    fn volume_create(&self, store: Uuid, volume: PlaneVolume) -> Reply<'_, PlaneVolume> {
+        Box::pin(self.blocking(move |shared| shared.create_volume(store, &volume)))
+    }
+
+    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.resize_volume(store, volume, size)))
+    }
+
+    fn volume_destroy(&self, store: Uuid, volume: Uuid) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.destroy_volume(store, volume)))
+    }
+
+    fn exports(&self) -> Reply<'_, Vec<PlaneExport>> {
+        Box::pin(self.blocking(|shared| Ok(shared.exports())))
+    }
+
+    fn export_add(&self, export: PlaneExport) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.add_export(export)))
+    }
+
+    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.set_hosts(&nqn, access)))
+    }
+
+    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.remove_export(&nqn)))
+    }
+
+    fn sessions(&self) -> Reply<'_, Vec<Session>> {
+        Box::pin(self.blocking(|shared| convert::sessions(&shared.handle)))
+    }
+
+    fn stats(&self) -> Reply<'_, PlaneStats> {
+        Box::pin(self.blocking(|shared| Ok(shared.stats())))
+    }
+
+    fn drain(&self) -> Reply<'_, ()> {
+        Box::pin(self.blocking(Shared::drain))
+    }
+}

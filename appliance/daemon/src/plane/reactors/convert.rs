@@ -1,0 +1,173 @@
+//! Between the words of the shards and those of the management plane.
+
+use api::{
+    ApiError, BlockSize, ByteLen, IoCounters, LatencyHistogram, Nqn, Session, ShardStats,
+    TransportStats,
+};
+use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
+use uuid::Uuid;
+
+use super::Shared;
+use crate::plane::{PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+
+/// The one mapping from what a shard answers to what an operator reads.
+pub(super) fn api_error(error: NodeError) -> ApiError {
+    let text = error.to_string();
+    match error {
+        NodeError::Busy | NodeError::Stopped => ApiError::unavailable(text),
+        NodeError::NameTaken | NodeError::InUse => ApiError::precondition(text, ""),
+        NodeError::TooMany { .. } => ApiError::exhausted(text, "remove some first"),
+        NodeError::NoSpace => ApiError::exhausted(text, "delete a volume, or add a store"),
+        NodeError::Invalid(_) => ApiError::invalid("request", text, ""),
+        NodeError::Device(_) | NodeError::Store(_) => ApiError::precondition(text, ""),
+        NodeError::Listen(_) => ApiError::unavailable(text),
+        _ => ApiError::internal(text),
+    }
+}
+
+pub(super) fn nvmf_nqn(nqn: &Nqn) -> Result<nvmf::Nqn, ApiError> {
+    nvmf::Nqn::new(nqn.as_str()).map_err(ApiError::internal)
+}
+
+pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneStore, ApiError> {
+    let volumes: Result<Vec<_>, ApiError> = status.volumes.into_iter().map(plane_volume).collect();
+    Ok(PlaneStore {
+        uuid: Uuid::from_bytes(status.uuid),
+        capacity: ByteLen::from_bytes(status.capacity_bytes),
+        used: ByteLen::from_bytes(status.used_bytes),
+        log_size: ByteLen::from_bytes(status.log_bytes),
+        log_used: ByteLen::from_bytes(status.log_used_bytes),
+        checkpoints: status.checkpoints,
+        device_written: status.device_written,
+        device_read: status.device_read,
+        integrity_errors: status.integrity_errors,
+        failure: status.failure,
+        backend,
+        volumes: volumes?,
+    })
+}
+
+pub(super) fn plane_volume(status: VolumeStatus) -> Result<PlaneVolume, ApiError> {
+    Ok(PlaneVolume {
+        uuid: Uuid::from_bytes(status.uuid),
+        name: status.name,
+        size: ByteLen::from_bytes(status.bytes),
+        block_size: BlockSize::try_from(status.block_size)?,
+        used: ByteLen::from_bytes(status.used_bytes),
+    })
+}
+
+pub(super) fn sessions(handle: &NodeHandle) -> Result<Vec<Session>, ApiError> {
+    let session = |session: nvmf::Session| {
+        let subsystem = session.subsystem.as_ref().map_or(DISCOVERY, nvmf::Nqn::as_str);
+        Ok(Session {
+            host: printable(session.hostnqn.as_str()),
+            subsystem: subsystem.parse()?,
+            volume: None,
+            controller_id: session.cntlid,
+            io_queues: session.io_queues,
+            peer: session.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            keep_alive_ms: session.kato_ms,
+        })
+    };
+    handle.sessions().into_iter().map(session).collect()
+}
+
+/// The well-known name of the discovery service.
+const DISCOVERY: &str = "nqn.2014-08.org.nvmexpress.discovery";
+
+/// A host names itself as it likes; what is not ASCII is escaped before anybody prints it.
+fn printable(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
+    name.chars()
+        .flat_map(|c| if plain(c) { vec![c] } else { c.escape_default().collect() })
+        .collect()
+}
+
+impl Shared {
+    pub(super) fn stats(&self) -> PlaneStats {
+        let mut transport = TransportStats::default();
+        let mut shards = Vec::new();
+        let reactors = self.reactor_stats.iter().map(|stats| stats.snapshot());
+        for (index, (counters, reactor)) in self.handle.shard_counters().zip(reactors).enumerate() {
+            transport.connections += counters.connections.read();
+            transport.accepted += counters.accepted.read();
+            transport.refused += counters.refused.read();
+            transport.protocol_errors += counters.protocol_errors.read();
+            transport.received_bytes += counters.received_bytes.read();
+            transport.sent_bytes += counters.sent_bytes.read();
+            shards.push(ShardStats {
+                shard: u32::try_from(index).unwrap_or(u32::MAX),
+                core: self.cores.get(index).copied(),
+                turns: reactor.turns,
+                turns_busy: reactor.worked,
+                sleeps: reactor.sleeps,
+                buffers: counters.buffers.read(),
+                buffers_free: counters.buffers_free.read(),
+            });
+        }
+        transport.sessions = u64::try_from(self.handle.sessions().len()).unwrap_or(u64::MAX);
+        let book = self.book();
+        let volumes = book.exports.values().map(|exported| {
+            let counters = self.handle.namespace_counters(exported.handle);
+            let kind = |kind: Kind| {
+                let mut sum = IoCounters::default();
+                counters.iter().for_each(|shard| add(&mut sum, shard.of(kind)));
+                sum
+            };
+            let io = VolumeIo {
+                read: kind(Kind::Read),
+                write: kind(Kind::Write),
+                flush: kind(Kind::Flush),
+                deallocate: kind(Kind::Deallocate),
+            };
+            (exported.export.volume, io)
+        });
+        PlaneStats { shards, transport, volumes: volumes.collect() }
+    }
+}
+
+/// Adds one shard's share.
+fn add(sum: &mut IoCounters, share: &node::IoCounter) {
+    sum.operations += share.operations.read();
+    sum.bytes += share.bytes.read();
+    sum.errors += share.errors.read();
+    let histogram = sum.latency.get_or_insert_with(LatencyHistogram::default);
+    histogram.sum_ns += share.latency.sum_ns();
+    if histogram.buckets.is_empty() {
+        histogram.buckets = (FIRST_BOUND..=LAST_BOUND).map(|bits| (1 << bits, 0)).collect();
+    }
+    // The shard's buckets are eighths of octaves: fine for a tool, too many for a scrape.
+    for (bound, count) in share.latency.buckets() {
+        let bucket = histogram.buckets.iter_mut().find(|(upper, _)| bound <= *upper);
+        match bucket {
+            Some((_, sum)) => *sum += count,
+            None => histogram.overflow += count,
+        }
+    }
+}
+
+/// Bounds of exported latency buckets: 4.1 us to 8.6 s, by powers of two.
+const FIRST_BOUND: u32 = 12;
+const LAST_BOUND: u32 = 33;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_cannot_damage_a_terminal() {
+        assert_eq!(printable("nqn.2014-08.com.example:h"), "nqn.2014-08.com.example:h");
+        assert!(printable("nqn.\u{1b}[31m\u{e9}\u{1f512}").is_ascii());
+    }
+
+    #[test]
+    fn each_answer_of_a_shard_has_a_kind() {
+        use api::ErrorKind;
+        let kind = |error| api_error(error).kind();
+        assert_eq!(kind(NodeError::Busy), ErrorKind::Unavailable);
+        assert_eq!(kind(NodeError::NoSpace), ErrorKind::ResourceExhausted);
+        assert_eq!(kind(NodeError::Store("x".to_owned())), ErrorKind::FailedPrecondition);
+        assert_eq!(kind(NodeError::NoSuchVolume), ErrorKind::Internal);
+    }
+}
