@@ -49,7 +49,8 @@ fn files_functions_and_lines_are_short() {
         }
         for (number, line) in source.lines() {
             let columns = line.chars().count();
-            if columns > COLUMNS_MAX {
+            // A table's row cannot be broken.
+            if columns > COLUMNS_MAX && !line.starts_with("//! |") {
                 complaints.push(format!("{}:{number}: {columns} columns", source.path));
             }
         }
@@ -110,7 +111,8 @@ fn forbidden_calls_are_absent() {
     for source in judged() {
         for (number, line) in source.lines() {
             for (pattern, places, why) in FORBIDDEN {
-                let prints = pattern == "println!(" && is_program(&source.path);
+                let prints =
+                    matches!(pattern, "println!(" | "Instant::now()") && is_program(&source.path);
                 let excused = prints || places.iter().any(|place| source.path.starts_with(place));
                 let line = line.replace("fn get_mut", "");
                 if line.contains(pattern) && !excused && !line.trim_start().starts_with("//") {
