@@ -13,11 +13,10 @@
 use std::ops::Range;
 
 use bdev::{Buf, BufMut, Flags, Status};
-use store::{Edit, LeafEntry, Unmap, VolumeId};
+use store::VolumeId;
 
 use crate::core::Core;
-use crate::device::{BLOCK, Io, Purpose};
-use crate::error::Damaged;
+use crate::device::{Io, Purpose};
 use crate::journal::{Entry, Kind};
 use crate::limits::{
     CANDIDATES_MAX, DESTAGE_ATTEMPTS_MAX, DESTAGE_FULL, DESTAGE_GENTLE, DESTAGE_START, LOG_SOFT,
@@ -27,17 +26,17 @@ use crate::write::EXTENT_BLOCKS;
 
 /// One block, or one directly written extent, on its way into the map.
 #[derive(Clone, Copy, Debug)]
-struct Candidate {
-    volume: u32,
-    block: u64,
-    lsn: u64,
-    crc: u32,
-    what: Move,
-    done: bool,
+pub(crate) struct Candidate {
+    pub(crate) volume: u32,
+    pub(crate) block: u64,
+    pub(crate) lsn: u64,
+    pub(crate) crc: u32,
+    pub(crate) what: Move,
+    pub(crate) done: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Move {
+pub(crate) enum Move {
     /// The extent of a direct write becomes the extent of the map.
     Adopt { extent: u64, owned: bool },
     /// A block is copied from this position of the log.
@@ -47,7 +46,7 @@ enum Move {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Idle,
     Reading,
     Applying,
@@ -57,23 +56,23 @@ enum Phase {
 /// The destager.
 #[derive(Debug)]
 pub(crate) struct Destage {
-    phase: Phase,
+    pub(crate) phase: Phase,
     /// Destaging until the log is well below where it started.
     active: bool,
     /// The window's segment while nothing is in it.
     free: Option<BufMut>,
     /// The window's log blocks, from `start` on.
-    data: Option<Buf>,
-    start: u64,
+    pub(crate) data: Option<Buf>,
+    pub(crate) start: u64,
     blocks: u64,
     candidates: Vec<Candidate>,
     /// Journal entries that the window covers.
-    entries: u64,
+    pub(crate) entries: u64,
     attempts: u32,
     pub(crate) in_flight: u32,
     /// What is left of a zeroed range: whole extents, and the extents at its edges.
-    zeroing: Range<u64>,
-    edges: [Option<u64>; 2],
+    pub(crate) zeroing: Range<u64>,
+    pub(crate) edges: [Option<u64>; 2],
 }
 
 impl Destage {
@@ -100,7 +99,7 @@ impl Destage {
 }
 
 /// What became of one extent of a window.
-enum Applied {
+pub(crate) enum Applied {
     Done,
     /// A page, a buffer or a slot is missing; later.
     Later,
@@ -225,7 +224,7 @@ impl Core {
         found
     }
 
-    fn is_alive(&self, volume: u32) -> bool {
+    pub(crate) fn is_alive(&self, volume: u32) -> bool {
         self.store.volume(VolumeId(volume)).is_some_and(|volume| volume.is_active())
     }
 
@@ -302,194 +301,13 @@ impl Core {
         moved
     }
 
-    fn end_window(&mut self) {
+    pub(crate) fn end_window(&mut self) {
         if let Some(data) = self.destage.data.take() {
             let segment = data.try_unique().expect("every slice came back with its completion");
             self.destage.free = Some(segment);
         }
         self.journal.advance(self.destage.entries);
         self.destage.phase = Phase::Idle;
-    }
-
-    /// Brings one extent of the map up to date.
-    fn apply_extent(&mut self, group: &[Candidate]) -> Applied {
-        let (volume, index) = (VolumeId(group[0].volume), group[0].block / EXTENT_BLOCKS);
-        if !self.is_alive(volume.0) {
-            return self.drop_extent(group);
-        }
-        let copies = group.iter().any(|c| matches!(c.what, Move::Copy(_)));
-        if self.device.room() < group.len() {
-            return Applied::Later;
-        }
-        let mut entry = match self.store.edit(volume, index) {
-            Edit::Entry(entry) => *entry,
-            Edit::Pending => return Applied::Later,
-            Edit::Busy => return Applied::Busy,
-            Edit::Damaged(page) => return self.skip_damaged(group, page),
-        };
-        let before = entry.extent();
-        if let Move::Adopt { extent, .. } = group[0].what {
-            self.adopt(&mut entry, &group[0], extent);
-        }
-        let mut fresh = None;
-        if copies && entry.extent().is_none() {
-            fresh = self.store.allocate();
-            if fresh.is_none() {
-                // Accounting keeps this from happening; if it does, space must come first.
-                self.space_wanted = true;
-                self.checkpoint.wanted = self.store.is_dirty();
-                return Applied::Later;
-            }
-            entry.set_extent(fresh);
-        }
-        if copies && !self.write_blocks(group, &entry) {
-            if let Some(fresh) = fresh {
-                self.store.abandon(fresh);
-            }
-            return Applied::Later;
-        }
-        self.edit_blocks(group, &mut entry);
-        let Edit::Entry(place) = self.store.edit(volume, index) else {
-            panic!("the page was here a moment ago");
-        };
-        *place = entry;
-        if let Some(fresh) = fresh {
-            self.store.commit(fresh);
-        }
-        if let Move::Adopt { extent, owned: true } = group[0].what {
-            let extent = self.extent(extent);
-            self.store.commit(extent);
-            if entry.extent() != Some(extent) {
-                self.store.release(extent);
-            }
-        }
-        if let Some(before) = before.filter(|&before| entry.extent() != Some(before)) {
-            self.store.release(before);
-        }
-        Applied::Done
-    }
-
-    /// The volume was deleted under the window: what it owned is given back.
-    fn drop_extent(&mut self, group: &[Candidate]) -> Applied {
-        for candidate in group {
-            let Candidate { volume, block, lsn, .. } = *candidate;
-            self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
-            if let Move::Adopt { extent, owned: true } = candidate.what {
-                let extent = self.extent(extent);
-                self.store.commit(extent);
-                self.store.release(extent);
-            }
-        }
-        Applied::Done
-    }
-
-    /// The map of these blocks is lost. They stay lost: reads say so.
-    fn skip_damaged(&mut self, group: &[Candidate], page: u64) -> Applied {
-        let byte = page * BLOCK as u64;
-        self.report_damage(group[0].volume, group[0].block, Damaged::Map, byte);
-        self.drop_extent(group)
-    }
-
-    /// Maps the extent of a direct write, with the checksums of its blocks that are still newest.
-    fn adopt(&self, entry: &mut LeafEntry, candidate: &Candidate, number: u64) {
-        let extent = self.extent(number);
-        if entry.extent() != Some(extent) {
-            entry.set_extent(None);
-            entry.set_extent(Some(extent));
-        }
-        for index in 0..EXTENT_BLOCKS {
-            let version = self.overlay.find(candidate.volume, candidate.block + index);
-            let Some(version) = version.filter(|version| version.lsn == candidate.lsn) else {
-                continue;
-            };
-            entry.set_block(usize::try_from(index).expect("below 16"), version.crc);
-        }
-    }
-
-    /// Enters the new checksums, and releases what was set aside.
-    fn edit_blocks(&mut self, group: &[Candidate], entry: &mut LeafEntry) {
-        for candidate in group {
-            let Candidate { volume, block, lsn, crc, what, .. } = *candidate;
-            let within = usize::try_from(block % EXTENT_BLOCKS).expect("below 16");
-            match what {
-                Move::Copy(_) => {
-                    entry.set_block(within, crc);
-                    self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
-                    self.stats.destaged_blocks += 1;
-                }
-                Move::Clear => entry.clear_block(within),
-                Move::Adopt { .. } => {}
-            }
-        }
-        if entry.written() == 0 {
-            entry.set_extent(None);
-        }
-    }
-
-    /// Starts the writes of a group's blocks, neighbours together. False when buffers are short:
-    /// then nothing was started.
-    fn write_blocks(&mut self, group: &[Candidate], entry: &LeafEntry) -> bool {
-        let extent = entry.extent().expect("mapped or just allocated");
-        let mut buffers: [Option<Buf>; store::EXTENT_BLOCKS] = [const { None }; 16];
-        let copies = &group[group.iter().take_while(|c| rank(c.what) == 0).count()..];
-        let mut runs = 0;
-        let mut at = 0;
-        while at < copies.len() {
-            let run = run_len(&copies[at..]);
-            if run == 0 {
-                at += 1;
-                continue;
-            }
-            let Some(buffer) = self.gather(&copies[at..at + run]) else { return false };
-            buffers[runs] = Some(buffer);
-            runs += 1;
-            at += run;
-        }
-        at = 0;
-        for buffer in buffers.iter_mut().take(runs) {
-            while run_len(&copies[at..]) == 0 {
-                at += 1;
-            }
-            let run = run_len(&copies[at..]);
-            let byte = extent.byte_offset() + copies[at].block % EXTENT_BLOCKS * BLOCK as u64;
-            let blocks = u32::try_from(run).expect("at most 16");
-            let io = Io::new(Purpose::Destage { attempts: 0 }, 0, byte, blocks);
-            let from = buffer.take().expect("gathered above");
-            self.device.write(io, from, Flags::NONE);
-            self.destage.in_flight += 1;
-            at += run;
-        }
-        true
-    }
-
-    /// The data of neighbouring blocks in one buffer: part of the window if it lies there in one
-    /// piece, otherwise a copy. What rotted in the log is passed on with the checksum it should
-    /// have, so that no read ever returns it.
-    fn gather(&mut self, run: &[Candidate]) -> Option<Buf> {
-        let start = self.destage.start;
-        let offset = |candidate: &Candidate| match candidate.what {
-            Move::Copy(position) => usize::try_from(position - start).expect("inside") * BLOCK,
-            _ => panic!("only copies have data"),
-        };
-        let data = self.destage.data.clone().expect("the window was read");
-        for candidate in run {
-            let at = offset(candidate);
-            if wal::crc32c(&data.bytes()[at..at + BLOCK]) != candidate.crc {
-                let byte = self.wal.byte_of(start) + at as u64;
-                self.report_damage(candidate.volume, candidate.block, Damaged::Log, byte);
-            }
-        }
-        let first = offset(&run[0]);
-        let in_place = run.iter().enumerate().all(|(i, c)| offset(c) == first + i * BLOCK);
-        if in_place {
-            return Some(if first == 0 { data } else { data.slice(first) });
-        }
-        let mut copy = self.pool.take(run.len() * BLOCK)?;
-        for (target, candidate) in copy.bytes_mut().chunks_exact_mut(BLOCK).zip(run) {
-            let at = offset(candidate);
-            target.copy_from_slice(&data.bytes()[at..at + BLOCK]);
-        }
-        Some(copy.freeze())
     }
 
     /// A destage write ended.
@@ -507,106 +325,12 @@ impl Core {
             self.fail("writing to an extent", status);
         }
     }
-
-    fn begin_zeroing(&mut self, entry: &Entry) {
-        let (start, end) = (entry.block, entry.block + entry.blocks);
-        let whole = start.div_ceil(EXTENT_BLOCKS)..end / EXTENT_BLOCKS;
-        let head = (!start.is_multiple_of(EXTENT_BLOCKS)).then_some(start / EXTENT_BLOCKS);
-        let tail = (!end.is_multiple_of(EXTENT_BLOCKS)).then_some(end / EXTENT_BLOCKS);
-        self.destage.edges = [head, tail.filter(|_| tail != head)];
-        self.destage.zeroing = whole.start..whole.end.max(whole.start);
-        self.destage.entries = 1;
-        self.destage.phase = Phase::Zeroing;
-    }
-
-    /// A step of a zeroed range: its edges block by block, then whole extents.
-    fn zero_step(&mut self) -> bool {
-        let entry = *self.journal.peek(0).expect("the range that is being zeroed");
-        if !self.is_alive(entry.volume) {
-            self.end_window();
-            return true;
-        }
-        for edge in 0..2 {
-            let Some(index) = self.destage.edges[edge] else { continue };
-            match self.zero_edge(&entry, index) {
-                Applied::Done => self.destage.edges[edge] = None,
-                Applied::Later => return false,
-                Applied::Busy => {
-                    self.checkpoint.wanted = true;
-                    return false;
-                }
-            }
-        }
-        if self.destage.zeroing.is_empty() {
-            self.end_window();
-            return true;
-        }
-        match self.store.unmap(VolumeId(entry.volume), &mut self.destage.zeroing) {
-            Unmap::More => true,
-            Unmap::Done => {
-                self.end_window();
-                true
-            }
-            Unmap::Pending => false,
-            Unmap::Busy => {
-                self.checkpoint.wanted = true;
-                false
-            }
-            Unmap::Damaged(page) => {
-                let byte = page * BLOCK as u64;
-                self.report_damage(entry.volume, entry.block, Damaged::Map, byte);
-                self.end_window();
-                true
-            }
-        }
-    }
-
-    fn zero_edge(&mut self, range: &Entry, index: u64) -> Applied {
-        let volume = VolumeId(range.volume);
-        match self.store.lookup(volume, index) {
-            store::Lookup::Unmapped => return Applied::Done,
-            store::Lookup::Pending => return Applied::Later,
-            _ => {}
-        }
-        let entry = match self.store.edit(volume, index) {
-            Edit::Entry(entry) => entry,
-            Edit::Pending => return Applied::Later,
-            Edit::Busy => return Applied::Busy,
-            Edit::Damaged(page) => {
-                let byte = page * BLOCK as u64;
-                self.report_damage(range.volume, range.block, Damaged::Map, byte);
-                return Applied::Done;
-            }
-        };
-        let first = index * EXTENT_BLOCKS;
-        for within in 0..EXTENT_BLOCKS {
-            if (range.block..range.block + range.blocks).contains(&(first + within)) {
-                entry.clear_block(usize::try_from(within).expect("below 16"));
-            }
-        }
-        let extent = entry.extent();
-        if entry.written() == 0 {
-            entry.set_extent(None);
-            if let Some(extent) = extent {
-                self.store.release(extent);
-            }
-        }
-        Applied::Done
-    }
 }
 
 /// Adopting comes first, then copies and clears by block.
-fn rank(what: Move) -> u8 {
+pub(crate) fn rank(what: Move) -> u8 {
     match what {
         Move::Adopt { .. } => 0,
         Move::Copy(_) | Move::Clear => 1,
     }
-}
-
-/// How many copies from the front are neighbours in the extent; zero when the first is no copy.
-fn run_len(group: &[Candidate]) -> usize {
-    let next = |(index, c): &(u64, &Candidate)| {
-        matches!(c.what, Move::Copy(_)) && c.block == group[0].block + index
-    };
-    (0u64..).zip(group).take_while(next).count()
 }

@@ -76,6 +76,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apply;
 mod checkpoint;
 mod commit;
 mod control;
@@ -94,6 +95,7 @@ mod queue;
 mod read;
 mod stats;
 mod write;
+mod zeroing;
 
 pub use control::NewVolume;
 pub use engine::{Engine, Volume};

@@ -1,0 +1,201 @@
+//! One extent of a destage window: its leaf edited, its blocks on their way.
+
+use bdev::{Buf, Flags};
+use store::{Edit, LeafEntry, VolumeId};
+
+use crate::core::Core;
+use crate::destage::{Applied, Candidate, Move, rank};
+use crate::device::{BLOCK, Io, Purpose};
+use crate::error::Damaged;
+use crate::write::EXTENT_BLOCKS;
+
+impl Core {
+    /// Brings one extent of the map up to date.
+    pub(crate) fn apply_extent(&mut self, group: &[Candidate]) -> Applied {
+        let (volume, index) = (VolumeId(group[0].volume), group[0].block / EXTENT_BLOCKS);
+        if !self.is_alive(volume.0) {
+            return self.drop_extent(group);
+        }
+        let copies = group.iter().any(|c| matches!(c.what, Move::Copy(_)));
+        if self.device.room() < group.len() {
+            return Applied::Later;
+        }
+        let mut entry = match self.store.edit(volume, index) {
+            Edit::Entry(entry) => *entry,
+            Edit::Pending => return Applied::Later,
+            Edit::Busy => return Applied::Busy,
+            Edit::Damaged(page) => return self.skip_damaged(group, page),
+        };
+        let before = entry.extent();
+        if let Move::Adopt { extent, .. } = group[0].what {
+            self.adopt(&mut entry, &group[0], extent);
+        }
+        let mut fresh = None;
+        if copies && entry.extent().is_none() {
+            fresh = self.store.allocate();
+            if fresh.is_none() {
+                // Accounting keeps this from happening; if it does, space must come first.
+                self.space_wanted = true;
+                self.checkpoint.wanted = self.store.is_dirty();
+                return Applied::Later;
+            }
+            entry.set_extent(fresh);
+        }
+        if copies && !self.write_blocks(group, &entry) {
+            if let Some(fresh) = fresh {
+                self.store.abandon(fresh);
+            }
+            return Applied::Later;
+        }
+        self.edit_blocks(group, &mut entry);
+        let Edit::Entry(place) = self.store.edit(volume, index) else {
+            panic!("the page was here a moment ago");
+        };
+        *place = entry;
+        if let Some(fresh) = fresh {
+            self.store.commit(fresh);
+        }
+        if let Move::Adopt { extent, owned: true } = group[0].what {
+            let extent = self.extent(extent);
+            self.store.commit(extent);
+            if entry.extent() != Some(extent) {
+                self.store.release(extent);
+            }
+        }
+        if let Some(before) = before.filter(|&before| entry.extent() != Some(before)) {
+            self.store.release(before);
+        }
+        Applied::Done
+    }
+
+    /// The volume was deleted under the window: what it owned is given back.
+    fn drop_extent(&mut self, group: &[Candidate]) -> Applied {
+        for candidate in group {
+            let Candidate { volume, block, lsn, .. } = *candidate;
+            self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
+            if let Move::Adopt { extent, owned: true } = candidate.what {
+                let extent = self.extent(extent);
+                self.store.commit(extent);
+                self.store.release(extent);
+            }
+        }
+        Applied::Done
+    }
+
+    /// The map of these blocks is lost. They stay lost: reads say so.
+    fn skip_damaged(&mut self, group: &[Candidate], page: u64) -> Applied {
+        let byte = page * BLOCK as u64;
+        self.report_damage(group[0].volume, group[0].block, Damaged::Map, byte);
+        self.drop_extent(group)
+    }
+
+    /// Maps the extent of a direct write, with the checksums of its blocks that are still newest.
+    fn adopt(&self, entry: &mut LeafEntry, candidate: &Candidate, number: u64) {
+        let extent = self.extent(number);
+        if entry.extent() != Some(extent) {
+            entry.set_extent(None);
+            entry.set_extent(Some(extent));
+        }
+        for index in 0..EXTENT_BLOCKS {
+            let version = self.overlay.find(candidate.volume, candidate.block + index);
+            let Some(version) = version.filter(|version| version.lsn == candidate.lsn) else {
+                continue;
+            };
+            entry.set_block(usize::try_from(index).expect("below 16"), version.crc);
+        }
+    }
+
+    /// Enters the new checksums, and releases what was set aside.
+    fn edit_blocks(&mut self, group: &[Candidate], entry: &mut LeafEntry) {
+        for candidate in group {
+            let Candidate { volume, block, lsn, crc, what, .. } = *candidate;
+            let within = usize::try_from(block % EXTENT_BLOCKS).expect("below 16");
+            match what {
+                Move::Copy(_) => {
+                    entry.set_block(within, crc);
+                    self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
+                    self.stats.destaged_blocks += 1;
+                }
+                Move::Clear => entry.clear_block(within),
+                Move::Adopt { .. } => {}
+            }
+        }
+        if entry.written() == 0 {
+            entry.set_extent(None);
+        }
+    }
+
+    /// Starts the writes of a group's blocks, neighbours together. False when buffers are short:
+    /// then nothing was started.
+    fn write_blocks(&mut self, group: &[Candidate], entry: &LeafEntry) -> bool {
+        let extent = entry.extent().expect("mapped or just allocated");
+        let mut buffers: [Option<Buf>; store::EXTENT_BLOCKS] = [const { None }; 16];
+        let copies = &group[group.iter().take_while(|c| rank(c.what) == 0).count()..];
+        let mut runs = 0;
+        let mut at = 0;
+        while at < copies.len() {
+            let run = run_len(&copies[at..]);
+            if run == 0 {
+                at += 1;
+                continue;
+            }
+            let Some(buffer) = self.gather(&copies[at..at + run]) else { return false };
+            buffers[runs] = Some(buffer);
+            runs += 1;
+            at += run;
+        }
+        at = 0;
+        for buffer in buffers.iter_mut().take(runs) {
+            while run_len(&copies[at..]) == 0 {
+                at += 1;
+            }
+            let run = run_len(&copies[at..]);
+            let byte = extent.byte_offset() + copies[at].block % EXTENT_BLOCKS * BLOCK as u64;
+            let blocks = u32::try_from(run).expect("at most 16");
+            let io = Io::new(Purpose::Destage { attempts: 0 }, 0, byte, blocks);
+            let from = buffer.take().expect("gathered above");
+            self.device.write(io, from, Flags::NONE);
+            self.destage.in_flight += 1;
+            at += run;
+        }
+        true
+    }
+
+    /// The data of neighbouring blocks in one buffer: part of the window if it lies there in one
+    /// piece, otherwise a copy. What rotted in the log is passed on with the checksum it should
+    /// have, so that no read ever returns it.
+    fn gather(&mut self, run: &[Candidate]) -> Option<Buf> {
+        let start = self.destage.start;
+        let offset = |candidate: &Candidate| match candidate.what {
+            Move::Copy(position) => usize::try_from(position - start).expect("inside") * BLOCK,
+            _ => panic!("only copies have data"),
+        };
+        let data = self.destage.data.clone().expect("the window was read");
+        for candidate in run {
+            let at = offset(candidate);
+            if wal::crc32c(&data.bytes()[at..at + BLOCK]) != candidate.crc {
+                let byte = self.wal.byte_of(start) + at as u64;
+                self.report_damage(candidate.volume, candidate.block, Damaged::Log, byte);
+            }
+        }
+        let first = offset(&run[0]);
+        let in_place = run.iter().enumerate().all(|(i, c)| offset(c) == first + i * BLOCK);
+        if in_place {
+            return Some(if first == 0 { data } else { data.slice(first) });
+        }
+        let mut copy = self.pool.take(run.len() * BLOCK)?;
+        for (target, candidate) in copy.bytes_mut().chunks_exact_mut(BLOCK).zip(run) {
+            let at = offset(candidate);
+            target.copy_from_slice(&data.bytes()[at..at + BLOCK]);
+        }
+        Some(copy.freeze())
+    }
+}
+
+/// How many copies from the front are neighbours in the extent; zero when the first is no copy.
+fn run_len(group: &[Candidate]) -> usize {
+    let next = |(index, c): &(u64, &Candidate)| {
+        matches!(c.what, Move::Copy(_)) && c.block == group[0].block + index
+    };
+    (0u64..).zip(group).take_while(next).count()
+}
