@@ -1,5 +1,3 @@
-#![forbid(unsafe_code)]
-
 //! A disk that tears, loses, misdirects, rots, stalls and runs full, from a seed.
 //!
 //! A [`SimDisk`] is a [`bdev::Bdev`] for the code under test and, through another clone of the same
@@ -52,6 +50,8 @@
 //! let lost = disk.crash_point().image_without_unflushed();
 //! assert_eq!(lost.allocated_bytes(), 0);
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod core;
 mod disk;

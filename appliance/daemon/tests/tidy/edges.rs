@@ -182,8 +182,7 @@ fn crates_without_unsafe_forbid_it() {
                 continue;
             };
             let place = format!("{}/{file}", manifest.folder);
-            let first = text.lines().find(|line| !line.starts_with("#![")).unwrap_or_default();
-            if !first.starts_with("//!") {
+            if !text.starts_with("//!") {
                 complaints.push(format!("{place}: does not start with its documentation"));
             }
             let forbids = text.contains("#![forbid(unsafe_code)]");
