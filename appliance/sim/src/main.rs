@@ -1,0 +1,90 @@
+//! `sim`: runs seeds until one fails.
+
+use std::process::ExitCode;
+
+use sim::{Plan, run};
+
+const USAGE: &str = "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--ram] [-v]
+  --seed FIRST   the first seed (default 1)
+  --seeds COUNT  how many seeds, one after the other (default 1)
+  --small        short ones
+  --ram          volumes in memory: network faults only
+  -v             the plan and the outcome of each seed
+";
+
+struct Options {
+    first: u64,
+    count: u64,
+    small: bool,
+    ram: bool,
+    verbose: bool,
+}
+
+fn options() -> Option<Options> {
+    let mut options = Options { first: 1, count: 1, small: false, ram: false, verbose: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--seed" => options.first = words.next()?.parse().ok()?,
+            "--seeds" => options.count = words.next()?.parse().ok()?,
+            "--small" => options.small = true,
+            "--ram" => options.ram = true,
+            "-v" => options.verbose = true,
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+#[expect(clippy::disallowed_methods, reason = "only to tell how fast the simulation was")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+fn main() -> ExitCode {
+    let Some(options) = options() else {
+        eprint!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let started = now();
+    let (mut simulated, mut done, mut crashes, mut early, mut steps) = (0.0, 0, 0, 0, 0);
+    for seed in options.first..options.first.saturating_add(options.count) {
+        let plan = Plan::new(seed);
+        let plan = if options.small { plan.small() } else { plan };
+        let plan = if options.ram { plan.in_ram() } else { plan };
+        if options.verbose {
+            println!("seed {seed}: {plan:#?}");
+        }
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            eprintln!("{info}");
+            eprintln!("reproduce: cargo run -p sim --profile sim -- --seed {seed}");
+        }));
+        let outcome = run(&plan);
+        std::panic::set_hook(default);
+        match outcome {
+            Ok(report) => {
+                if options.verbose || options.count == 1 {
+                    println!("seed {seed}: {report:?}");
+                }
+                simulated += report.time.as_secs_f64();
+                done += report.done;
+                crashes += report.crashes;
+                early += report.crashes_early;
+                steps += report.steps;
+            }
+            Err(failure) => {
+                eprintln!("{failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let took = started.elapsed().as_secs_f64();
+    println!(
+        "{} seeds, {done} requests, {crashes} crashes ({early} while starting), {steps} steps, \
+         {simulated:.1} simulated seconds in {took:.1} s: {:.1} per second",
+        options.count,
+        simulated / took
+    );
+    ExitCode::SUCCESS
+}
