@@ -199,27 +199,6 @@ fn syncs_are_the_same_on_both_backends() {
 }
 
 #[test]
-fn dropped_disks_leave_no_descriptor_open() {
-    let folder = folder();
-    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open();
-    for backend in [IoBackend::IoUring, IoBackend::Standard] {
-        for _ in 0..5 {
-            let disk = disk_in(folder.path(), &options(backend, 4096));
-            let pool = Pool::new(&PoolConfig::tiny()).unwrap();
-            let mut queue = disk.open(&QueueCx::new(&pool)).unwrap();
-            let mut fifo = Fifo::new(1);
-            fifo.push(write(&pool, 0, 0, 1)).unwrap();
-            queue.submit(&mut fifo);
-            queue.kick();
-            drop(queue);
-            assert_eq!(pool.stats().taken(), 0, "what was in flight came home");
-        }
-    }
-    assert_eq!(open(), before);
-}
-
-#[test]
 fn file_that_became_shorter_fails_and_does_not_hang() {
     let folder = folder();
     for backend in [IoBackend::IoUring, IoBackend::Standard] {
