@@ -183,6 +183,25 @@ fn damaged_superblock_copy_is_noticed_and_healed() {
     assert!(matches!(mount(&disk, &pool, 24).err(), Some(MountError::Superblocks { .. })));
 }
 
+#[test]
+fn either_superblock_copy_alone_is_enough_once_a_checkpoint_is_done() {
+    let mut rig = Rig::new(4096, SMALLEST, 64);
+    let volume = rig.create(1 << 30);
+    for round in 0..6 {
+        assert!(rig.write(volume, round % 3, 0, u32::try_from(round).unwrap()));
+        rig.checkpoint();
+        for slot in [0, EXTENT] {
+            let mut image = rig.disk.cut();
+            image[slot..slot + 4096].fill(0xee);
+            let disk = Disk::from_image(4096, image);
+            let mut alone = Rig::mounted(disk, pool(), 64).unwrap();
+            assert_eq!(alone.durable_lsn, rig.durable_lsn);
+            alone.model = rig.model.clone();
+            alone.verify();
+        }
+    }
+}
+
 /// The page numbers of all metadata pages.
 fn metadata_pages(image: &[u8]) -> Vec<usize> {
     image.chunks(4096).enumerate().filter(|(_, p)| p.starts_with(b"HFPG")).map(|(i, _)| i).collect()

@@ -86,6 +86,11 @@ impl Disk {
         inner.durable[byte] ^= 0x40;
     }
 
+    /// What is left when the power fails and nothing unflushed had been written yet.
+    pub(crate) fn cut(&self) -> Vec<u8> {
+        self.0.borrow().durable.clone()
+    }
+
     /// What is left after the power failed: unflushed writes in part, torn at 512 bytes.
     pub(crate) fn crashed(&self, rng: &mut Rng) -> Disk {
         let inner = self.0.borrow();
@@ -100,6 +105,11 @@ impl Disk {
             let (from, to) =
                 if rng.chance(1, 2) { (0, keep) } else { (bytes.len() - keep, bytes.len()) };
             image[at + from..at + to].copy_from_slice(&bytes[from..to]);
+            // The sector that was being written when the power failed holds neither.
+            if rng.chance(1, 2) && from < to {
+                let sector = if from == 0 { to - 512 } else { from };
+                image[at + sector..at + sector + 512].fill(0xee);
+            }
         }
         Disk::from_image(inner.info.block_size, image)
     }
