@@ -220,11 +220,7 @@ impl Connection {
             return;
         }
         self.progress = cx.now;
-        if let Some(queue) = &self.queue {
-            //= NVMe-Base 2.1 §3.9
-            //# traffic based keep alive: commands on any queue keep the controller alive
-            self.target.registry().seen(queue.hold, cx.now);
-        }
+        self.seen(cx);
         self.advance(cx);
     }
 
@@ -291,6 +287,8 @@ impl Connection {
         if let Some(out) = self.batch.take() {
             self.held -= out.held;
             self.progress = cx.now;
+            // The host sees completions as signs of life too, and may skip a keep alive for them.
+            self.seen(cx);
         }
     }
 
@@ -380,6 +378,15 @@ impl Connection {
     pub fn close(&mut self, cx: Cx<'_>, reason: CloseReason) {
         if self.has_socket() {
             self.end(cx, reason);
+        }
+    }
+
+    /// The host gave a sign of life.
+    //= NVMe-Base 2.1 §3.9
+    //# traffic based keep alive: commands on any queue keep the controller alive
+    fn seen(&self, cx: Cx<'_>) {
+        if let Some(queue) = &self.queue {
+            self.target.registry().seen(queue.hold, cx.now);
         }
     }
 

@@ -42,10 +42,24 @@ pub(crate) fn blocks(text: &str) -> Vec<Block> {
         }
     }
     for block in &blocks {
-        let cited = block.lines.iter().any(|(_, line)| line.starts_with("! NVMe-"));
-        assert!(cited, "{}: cite the requirement with `! SPEC section: text`", block.name);
+        let mut citations = block.lines.iter().filter_map(|(_, line)| line.strip_prefix("! "));
+        assert!(citations.clone().count() > 0, "{}: cite with `! SPEC section: text`", block.name);
+        assert!(citations.all(is_claimed), "{}: docs/spec lists no such section", block.name);
     }
     blocks
+}
+
+/// Whether `docs/spec` lists the section of a citation.
+fn is_claimed(citation: &str) -> bool {
+    let claims = [
+        ("NVMe-Base 2.1 ", include_str!("../../../../docs/spec/nvme-base-2.1.toml")),
+        ("NVMe-NVM 1.1 ", include_str!("../../../../docs/spec/nvme-nvm-1.1.toml")),
+        ("NVMe-TCP 1.1 ", include_str!("../../../../docs/spec/nvme-tcp-1.1.toml")),
+    ];
+    claims.iter().any(|(title, sections)| {
+        let section = citation.strip_prefix(title).and_then(|rest| rest.split(':').next());
+        section.is_some_and(|section| sections.contains(&format!("\"{section}\" =")))
+    })
 }
 
 /// Plays one dialogue.
