@@ -4,9 +4,7 @@
 //! cargo run --release -p bdev-uring --example disk_bench -- PATH [seconds]
 //! ```
 //!
-//! Everything on a device at PATH is overwritten; a file is made there if there is none. `cpu us` is
-//! the CPU time of the polling thread for one request (while it waits it spins, so that at depth 1
-//! it is the latency).
+//! Everything on a device at PATH is overwritten; a file is made there if there is none.
 
 #![allow(clippy::unwrap_used, reason = "a bench may give up at once")]
 #![allow(clippy::disallowed_methods, reason = "a bench has a clock")]

@@ -4,11 +4,12 @@
 //! cargo run --release -p net-uring --example stream_bench -- [seconds [buffer bytes]]
 //! ```
 //!
-//! Each line is one engine (`direct` is a `UringNet` as it comes; `deferred` and `cooperative` leave
-//! everything to the ring; `plain` is non-blocking `recv` and `sendmsg` spun on by hand) and one shape: bytes of a request and a response, and how
-//! many requests are outstanding. Both sides use the same engine. `cpu ns` is the CPU time of one
-//! request on both sides together, from a run with both on one thread: it means something on a
-//! machine that is busy with other work, where rates and medians do not. Zero seconds skip those.
+//! Each line is one engine and one shape: bytes of a request and a response, and how many requests
+//! are outstanding. `direct` is a `UringNet` as it comes; `deferred` and `cooperative` leave
+//! everything to the ring; `plain` is non-blocking `recv` and `sendmsg` spun on by hand. Both sides
+//! use the same engine. `cpu ns` is the CPU time of one request on both sides together, from a run
+//! with both on one thread: it means something on a machine that is busy with other work, where
+//! rates and medians do not. Zero seconds skip those.
 //!
 //! # Safety argument
 //!

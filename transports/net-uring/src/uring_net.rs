@@ -4,8 +4,9 @@
 //!
 //! Entries are made by `conn.rs` and `listener.rs`; see there for what they point to. Slots are
 //! boxed and never move. An operation's completion is matched to its slot by the user data
-//! (operation and slot number), and a slot is freed only when none of its operations is in flight. Dropping a `UringNet` cancels everything and waits; if something is
-//! still in flight after [`DRAIN_WAITS_MAX`] waits, slots and listeners are leaked.
+//! (operation and slot number), and a slot is freed only when none of its operations is in flight.
+//! Dropping a `UringNet` cancels everything and waits; if something is still in flight after
+//! [`DRAIN_WAITS_MAX`] waits, slots and listeners are leaked.
 
 use std::fmt;
 use std::io;
