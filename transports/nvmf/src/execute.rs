@@ -13,8 +13,8 @@ use crate::status::nvme_status;
 use crate::transmit::Out;
 
 impl Connection {
-    /// Starts what is ready, then gives buffers to what waits for one, each in the order of arrival.
-    /// Commands that have their buffer never queue behind those that have not.
+    /// Starts what is ready, then gives buffers to what waits for one, each in the order of
+    /// arrival. Commands that have their buffer never queue behind those that have not.
     pub(crate) fn start_ready(
         &mut self,
         cx: Cx<'_>,

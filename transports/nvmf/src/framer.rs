@@ -1,8 +1,8 @@
 //! PDU framing, shared by both sides: from received bytes to checked headers and streams of data.
 //!
 //! Received bytes lie in one segment, between `start` and `end`. The owner asks for the next
-//! header, decides whether it has what the PDU needs, consumes it, and drains its data; or it leaves
-//! the header where it is and tries again later, which is how back-pressure reaches the socket.
+//! header, decides whether it has what the PDU needs, consumes it, and drains its data; or it
+//! leaves the header where it is and tries again later: so back-pressure reaches the socket.
 
 use bdev::BufMut;
 use net::Landing;

@@ -1,9 +1,9 @@
 //! NVMe-oF subsystems, controllers, discovery, and the TCP binding. Sans-IO.
 //!
 //! A [`Target`] is what a node offers: subsystems with namespaces, the hosts that may use them, the
-//! ports where they are found. All shards share it. A [`Connection`] is one NVMe/TCP connection: bytes
-//! go in, block requests come out; completions go in, bytes come out. Whoever drives it owns the
-//! socket, the buffers, the clock and the devices; a namespace is only a [`NamespaceHandle`] here.
+//! ports where they are found. All shards share it. A [`Connection`] is one NVMe/TCP connection:
+//! bytes go in, block requests come out; completions go in, bytes come out. Whoever drives it owns
+//! the socket, the buffers, the clock and the devices; a namespace is only a [`NamespaceHandle`].
 //!
 //! ```text
 //!   bytes --> framer --> receive --> plan --> ready ----> execute --> poll_requests --> devices
@@ -40,9 +40,9 @@
 //!
 //! # What it is not
 //!
-//! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS, no
-//! reservations, fused commands, Compare, Verify or Copy yet: they are refused as the specification
-//! asks and announced nowhere. Asymmetric access reports one group that is always optimized.
+//! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
+//! no reservations, fused commands, Compare, Verify or Copy yet: they are refused as the
+//! specification asks and announced nowhere. Asymmetric access reports one group that is always optimized.
 //!
 //! # Example
 //!

@@ -12,6 +12,45 @@ use pair::{Disk, Reproduce, World, config, identity, namespace, rounds};
 
 const BLOCKS: u64 = 512;
 
+/// An operation in flight: its tag, and the bytes that it covers.
+type InFlight = (Tag, Op, usize, usize);
+
+/// A random request, the bytes it covers, and nothing when they overlap with one in flight or no
+/// buffer is free.
+fn random_request(
+    world: &mut World,
+    tag: Tag,
+    in_flight: &[InFlight],
+) -> (Op, usize, usize, Option<Request>) {
+    let block_size = world.disks[0].block_size;
+    let op =
+        [Op::Read, Op::Write, Op::Write, Op::WriteZeroes, Op::Flush][world.rng.index(5).unwrap()];
+    let max = u64::try_from((1 << 20) / block_size).unwrap().min(BLOCKS);
+    let blocks = if world.rng.chance(1, 24) { max } else { world.rng.between(1, 20) };
+    let lba = world.rng.below(BLOCKS - blocks + 1);
+    let (start, len) =
+        (usize::try_from(lba).unwrap() * block_size, usize::try_from(blocks).unwrap() * block_size);
+    let overlaps = in_flight.iter().any(|&(_, _, s, l)| start < s + l && s < start + len);
+    let blocks = u32::try_from(blocks).unwrap();
+    let request = match op {
+        Op::Flush => Some(Request::flush(tag)),
+        _ if overlaps => None,
+        Op::WriteZeroes => {
+            let flags = if world.rng.chance(1, 2) { Flags::UNMAP } else { Flags::NONE };
+            Some(Request::range(tag, op, Lba(lba), blocks).with_flags(flags))
+        }
+        Op::Read => world.host_pool.take(len).map(|mut buf| {
+            buf.bytes_mut().fill(0xdd);
+            Request::read(tag, Lba(lba), blocks, buf)
+        }),
+        _ => world.host_pool.take(len).map(|mut buf| {
+            world.rng.fill(&mut buf.bytes_mut()[..len]);
+            Request::write(tag, Lba(lba), blocks, buf.freeze())
+        }),
+    };
+    (op, start, len, request)
+}
+
 /// Random block requests on one I/O queue, checked against a copy of the disk.
 fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, count: u32) {
     let block_size = world.disks[0].block_size;
@@ -20,38 +59,11 @@ fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, co
     let mut done = 0;
     let mut requests = Fifo::new(1);
     // What each tag reads or writes; ranges in flight never overlap, so the copy is exact.
-    let mut in_flight: Vec<(Tag, Op, usize, usize)> = Vec::new();
+    let mut in_flight: Vec<InFlight> = Vec::new();
     for turn in 0.. {
         assert!(turn < 400_000, "no progress: {done} of {count}");
         if submitted < count && requests.is_empty() {
-            let op = [Op::Read, Op::Write, Op::Write, Op::WriteZeroes, Op::Flush]
-                [world.rng.index(5).unwrap()];
-            let max = u64::try_from((1 << 20) / block_size).unwrap().min(BLOCKS);
-            let blocks = if world.rng.chance(1, 24) { max } else { world.rng.between(1, 20) };
-            let lba = world.rng.below(BLOCKS - blocks + 1);
-            let (start, len) = (
-                usize::try_from(lba).unwrap() * block_size,
-                usize::try_from(blocks).unwrap() * block_size,
-            );
-            let overlaps = in_flight.iter().any(|&(_, _, s, l)| start < s + l && s < start + len);
-            let tag = Tag(submitted);
-            let blocks = u32::try_from(blocks).unwrap();
-            let request = match op {
-                Op::Flush => Some(Request::flush(tag)),
-                _ if overlaps => None,
-                Op::WriteZeroes => {
-                    let flags = if world.rng.chance(1, 2) { Flags::UNMAP } else { Flags::NONE };
-                    Some(Request::range(tag, op, Lba(lba), blocks).with_flags(flags))
-                }
-                Op::Read => world.host_pool.take(len).map(|mut buf| {
-                    buf.bytes_mut().fill(0xdd);
-                    Request::read(tag, Lba(lba), blocks, buf)
-                }),
-                _ => world.host_pool.take(len).map(|mut buf| {
-                    world.rng.fill(&mut buf.bytes_mut()[..len]);
-                    Request::write(tag, Lba(lba), blocks, buf.freeze())
-                }),
-            };
+            let (op, start, len, request) = random_request(world, Tag(submitted), &in_flight);
             if let Some(request) = request {
                 let span = if op == Op::Flush { (0, 0) } else { (start, len) };
                 if let Data::From(buf) = &request.data {
@@ -60,7 +72,7 @@ fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, co
                 if op == Op::WriteZeroes {
                     shadow[start..start + len].fill(0);
                 }
-                in_flight.push((tag, op, span.0, span.1));
+                in_flight.push((Tag(submitted), op, span.0, span.1));
                 submitted += 1;
                 requests.push(request).unwrap();
             }
@@ -140,6 +152,25 @@ fn may_hold(blocks: &[Vec<u8>], lba: usize, fill: u8) -> bool {
     blocks[lba].contains(&fill)
 }
 
+/// Takes what is done, and checks what was read against what may have been written.
+fn check_done(queue: &mut Initiator, busy: &mut [Option<Option<u8>>; 16], blocks: &mut [Vec<u8>]) {
+    let mut done = Fifo::new(16);
+    queue.poll(&mut done);
+    while let Some(done) = done.pop() {
+        let lba = done.tag.0 as usize;
+        assert_eq!(done.status, Status::Ok);
+        match (busy[lba].take().unwrap(), &done.data) {
+            (Some(fill), _) => blocks[lba] = vec![fill],
+            (None, Data::Into(buf)) => {
+                let first = buf.bytes()[0];
+                assert!(buf.bytes()[..4096].iter().all(|&b| b == first), "torn");
+                assert!(may_hold(blocks, lba, first), "block {lba} lost a write");
+            }
+            (None, other) => panic!("a read came back with {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn connection_broken_anywhere_loses_nothing_acknowledged() {
     let (seed, rounds) = rounds(20);
@@ -182,21 +213,7 @@ fn connection_broken_anywhere_loses_nothing_acknowledged() {
                 }
                 queue.submit(1, 4096, &mut requests);
                 world.turn(&mut link, &mut queue);
-                let mut done = Fifo::new(16);
-                queue.poll(&mut done);
-                while let Some(done) = done.pop() {
-                    let lba = done.tag.0 as usize;
-                    assert_eq!(done.status, Status::Ok);
-                    match (busy[lba].take().unwrap(), &done.data) {
-                        (Some(fill), _) => blocks[lba] = vec![fill],
-                        (None, Data::Into(buf)) => {
-                            let first = buf.bytes()[0];
-                            assert!(buf.bytes()[..4096].iter().all(|&b| b == first), "torn");
-                            assert!(may_hold(&blocks, lba, first), "block {lba} lost a write");
-                        }
-                        (None, other) => panic!("a read came back with {other:?}"),
-                    }
-                }
+                check_done(&mut queue, &mut busy, &mut blocks);
             }
             // A write that was never sent cannot have happened, but the host cannot know.
             world.close(&mut link, &mut queue);
