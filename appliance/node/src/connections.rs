@@ -103,6 +103,7 @@ impl Connections {
         (slot.socket, slot.in_use, slot.closing, slot.receiving) = (Some(conn), true, false, false);
         self.by_socket[conn.slot()] = Some(index);
         self.open += 1;
+        self.counters.connections.set(self.open as u64);
         self.stir(index);
     }
 
@@ -198,6 +199,7 @@ impl Connections {
             slot.in_use = false;
             self.free.push(index);
             self.open -= 1;
+            self.counters.connections.set(self.open as u64);
         }
         std::mem::take(&mut self.slab[index as usize].stirred)
     }

@@ -3,9 +3,9 @@
 //! The shard: owns the machines of one core and routes between them.
 //!
 //! A [`Shard`] is one struct with one method, `turn` (it is a [`reactor::Machine`]), that a pinned
-//! reactor calls in production and a seeded loop calls in simulation. It owns the core's sockets (`dyn net::Net`),
-//! protocol machines (`nvmf::Connection`), stores and their volumes' queues (`dyn bdev::Queue`),
-//! and moves bytes, requests and completions between them in one fixed order:
+//! reactor calls in production and a seeded loop calls in simulation. It owns the core's sockets
+//! (`dyn net::Net`), protocol machines (`nvmf::Connection`), stores and their volumes' queues
+//! (`dyn bdev::Queue`), and moves bytes, requests and completions between them in one fixed order:
 //!
 //! ```text
 //! turn(now):  commands -> adoptions -> other shards' requests -> net.poll -> connections

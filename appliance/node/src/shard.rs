@@ -235,7 +235,6 @@ impl Shard {
         self.sweep_at = timeout.map_or(regular, |at| at.clamp(now, regular));
         // A timeout that stays in the past must not make every turn a sweep.
         self.sweep_at = self.sweep_at.max(now.saturating_add(Duration::from_nanos(SWEEP_BUSY_NS)));
-        self.counters.connections.set(self.connections.open() as u64);
         let stats = self.pool.stats();
         self.counters.buffers.set(stats.total.iter().map(|&n| u64::from(n)).sum());
         self.counters.buffers_free.set(stats.free.iter().map(|&n| u64::from(n)).sum());

@@ -34,6 +34,7 @@ pub struct Appliance {
     created: BTreeSet<String>,
     life: Option<Life>,
     lives: u64,
+    refused: bool,
     /// Times that the node was ready for hosts.
     pub boots: u64,
 }
@@ -76,6 +77,7 @@ impl Appliance {
             created: BTreeSet::new(),
             life: None,
             lives: 0,
+            refused: false,
             boots: 0,
         }
     }
@@ -83,6 +85,11 @@ impl Appliance {
     /// Whether there is a node at all.
     pub fn is_alive(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Whether a store could not be opened.
+    pub fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether hosts are served.
@@ -171,6 +178,7 @@ impl Appliance {
             Stage::Opening(tickets) => {
                 for (index, slot) in tickets.iter_mut().enumerate() {
                     if let Some(answer) = slot.as_mut().and_then(Ticket::take) {
+                        self.refused |= answer.is_err();
                         let status =
                             answer.map_err(|error| format!("opening store {index}: {error}"))?;
                         life.stores[index].1 = Some(status);

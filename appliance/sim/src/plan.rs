@@ -33,6 +33,8 @@ pub struct Plan {
     pub ram: bool,
     /// Whether disks fail requests.
     pub disk_errors: bool,
+    /// Whether bits rot on the disks, outside of the log.
+    pub rot: bool,
 }
 
 /// A disk with a store on it.
@@ -82,6 +84,7 @@ impl Plan {
         let mut rng = Rng::new(seed).fork("plan");
         let disk_errors = rng.chance(1, 4);
         let calm = rng.chance(1, 8);
+        let rot = !calm && rng.chance(1, 8);
         let count = rng.between(1, 2);
         let disks: Vec<DiskPlan> =
             (0..count).map(|_| disk(&mut rng, disk_errors && !calm)).collect();
@@ -100,6 +103,7 @@ impl Plan {
             fault_every: (!calm).then(|| Duration::from_millis(rng.between(5, 300))),
             ram: false,
             disk_errors: disk_errors && !calm,
+            rot,
         }
     }
 
@@ -117,6 +121,7 @@ impl Plan {
     pub fn in_ram(mut self) -> Plan {
         self.ram = true;
         self.disk_errors = false;
+        self.rot = false;
         self
     }
 
@@ -127,6 +132,9 @@ impl Plan {
             // A disk that failed a flush has lost what it cached: until the node has started again,
             // and replayed its log, those blocks do not match their checksums.
             allowed.extend([Status::Io, Status::WriteProtected, Status::Integrity]);
+        }
+        if self.rot {
+            allowed.push(Status::Integrity);
         }
         allowed
     }

@@ -232,7 +232,8 @@ impl Workload {
         ledger.note(completion.status as u64);
         if !completion.status.is_ok() {
             self.errors[completion.status as usize] += 1;
-            if self.auditing && pending.op == Op::Read {
+            let lost = completion.status == Status::Integrity;
+            if self.auditing && pending.op == Op::Read && !lost {
                 let Pending { volume, lba, blocks, .. } = pending;
                 self.audit.push(Run { volume, lba, blocks });
             }

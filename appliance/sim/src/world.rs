@@ -43,6 +43,8 @@ pub struct Report {
     pub faults: u64,
     /// Faults of the disks.
     pub disk_faults: u64,
+    /// The store was refused because of what had rotted.
+    pub refused: bool,
 }
 
 /// Something was wrong.
@@ -73,6 +75,11 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
     let mut world = World::new(plan);
     match world.run() {
         Ok(()) => Ok(world.report()),
+        // One copy only: what rots away is refused, never made up.
+        Err(_refused) if plan.rot && world.appliance.was_refused() => {
+            let report = world.report();
+            Ok(Report { refused: true, ..report })
+        }
         Err(what) => {
             let at = world.now.saturating_since(Instant::ZERO);
             Err(Failure { seed: plan.seed, at, what })
@@ -153,7 +160,7 @@ impl World {
         while self.now < end && self.done() < self.plan.requests_max {
             self.step(end)?;
         }
-        self.calm_down();
+        self.calm_down()?;
         self.wait("the node to come up", |world| world.appliance.is_up())?;
         self.wait("an answer to every request", |world| {
             world.hosts.iter().all(|(_, workload)| workload.outstanding() == 0)
@@ -163,7 +170,9 @@ impl World {
             self.crash()?;
             self.wait("the node to come up again", |world| world.appliance.is_up())?;
         }
-        self.ledger.allowed = Plan::allowed_when_calm();
+        if !self.plan.rot {
+            self.ledger.allowed = Plan::allowed_when_calm();
+        }
         self.hosts[0].1.start_audit(self.ledger.history.touched());
         self.wait("the audit", |world| world.hosts[0].1.audit_is_over())?;
         self.hosts.iter_mut().for_each(|(host, _)| host.switch_off());
@@ -185,9 +194,13 @@ impl World {
     }
 
     /// No more faults and no new requests; what is broken is mended.
-    fn calm_down(&mut self) {
+    fn calm_down(&mut self) -> Result<(), String> {
         self.fault_at = None;
         self.forgiving = false;
+        if self.plan.disk_errors && !self.appliance.is_up() && self.appliance.is_alive() {
+            // The start that is under way may have been failed already.
+            self.crash()?;
+        }
         if let Some((_, host)) = self.mend_at.take() {
             self.pipes.mend_host(host);
         }
@@ -200,6 +213,7 @@ impl World {
             });
         }
         self.hosts.iter_mut().for_each(|(_, workload)| workload.stopped = true);
+        Ok(())
     }
 
     fn wait(&mut self, what: &str, done: impl Fn(&World) -> bool) -> Result<(), String> {
@@ -293,6 +307,9 @@ impl World {
     }
 
     fn fault(&mut self) -> Result<(), String> {
+        if self.plan.rot && self.faults.chance(1, 2) {
+            self.rot();
+        }
         let kind = self.faults.below(10);
         self.ledger.note(kind ^ self.now.as_ns());
         match kind {
@@ -317,6 +334,19 @@ impl World {
         }
         self.report.faults += 1;
         Ok(())
+    }
+
+    /// Flips a bit where data and maps are. The log is left alone: with one copy, the rot of its last
+    /// record cannot be told from a write that never finished.
+    fn rot(&mut self) {
+        let Some(disk) = self.faults.index(self.appliance.disks.len()) else { return };
+        let plan = &self.plan.disks[disk];
+        let start = (128 << 10) + plan.log_bytes;
+        let near = self.faults.chance(3, 4);
+        let end = if near { (start + (8 << 20)).min(plan.bytes) } else { plan.bytes };
+        let offset = self.faults.between(start, end - 1);
+        let mask = 1 << self.faults.below(8);
+        self.appliance.disks[disk].rot(offset, mask);
     }
 
     fn crash(&mut self) -> Result<(), String> {

@@ -37,6 +37,14 @@ fn pair(block_size: u32) -> Pair {
     Pair { shards, handle }
 }
 
+/// A shard with sockets of its own on a network of its own.
+fn lone(seed: crate::ShardSeed) -> Shard {
+    let pipes = Pipes::new(PipeConfig::default());
+    let pool = Rc::new(Pool::new(&PoolConfig::for_bytes(16 << 20)).unwrap());
+    let net = PipeNet::new(&pipes, "10.0.0.1".parse().unwrap(), 1);
+    seed.start(pool, Box::new(net))
+}
+
 fn turn(shards: &RefCell<Vec<Shard>>) {
     for shard in shards.borrow_mut().iter_mut() {
         shard.turn(Instant::ZERO);
@@ -147,4 +155,73 @@ fn many_queues_share_one_link_without_losing_a_request() {
         }
     }
     panic!("{left} requests never completed");
+}
+
+#[test]
+fn buffers_cross_threads_and_come_home() {
+    let target = nvmf::Target::new(nvmf::Config::default()).unwrap();
+    let (control, mut seeds) =
+        node(NodeConfig { connections_max: 1, ..NodeConfig::new(target, 2) });
+    let (client, owner) = (seeds.pop().unwrap(), seeds.pop().unwrap());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut owner = lone(owner);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                owner.turn(Instant::ZERO);
+                std::thread::yield_now();
+            }
+        });
+        let (store, opened) = control.open_store(StoreSpec::Ram { bytes: 16 << 20 }).unwrap();
+        opened.wait().unwrap();
+        let (name, uuid, bytes, block_size) = ("a".into(), [1; 16], 16 << 20, 4096);
+        let spec = VolumeSpec { name, uuid, bytes, block_size };
+        let volume = control.create_volume(store, spec).unwrap().wait().unwrap();
+        let (handle, mut attached) = control.attach(store, &volume).unwrap();
+        let mut client = lone(client);
+        while attached.take().is_none() {
+            client.turn(Instant::ZERO);
+        }
+        let mut queue = client.link_clients[0].as_ref().unwrap().open(handle, 8).unwrap();
+        for round in 0..200u8 {
+            let blocks = u64::from(round)..u64::from(round) + 8;
+            let write = |(tag, lba): (u32, u64)| {
+                let mut block = client.pool().take(4096).unwrap();
+                block.bytes_mut().fill(round);
+                Request::write(Tag(tag), Lba(lba), 1, block.freeze())
+            };
+            exchange(&mut queue, (0..).zip(blocks.clone()).map(write), |_| ());
+            let read = |(tag, lba): (u32, u64)| {
+                Request::read(Tag(tag), Lba(lba), 1, client.pool().take(4096).unwrap())
+            };
+            exchange(&mut queue, (0..).zip(blocks).map(read), |data| {
+                let Data::Into(buf) = data else { panic!("a read gives its buffer back") };
+                assert!(buf.bytes().iter().all(|&byte| byte == round));
+            });
+        }
+        assert_eq!(client.pool().stats().taken(), 0);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// Runs eight requests and looks at the buffers that come back.
+fn exchange(
+    queue: &mut RemoteQueue,
+    requests: impl Iterator<Item = Request>,
+    mut check: impl FnMut(&Data),
+) {
+    let (mut fifo, mut done) = (Fifo::new(8), Fifo::new(8));
+    for request in requests {
+        fifo.push(request).unwrap();
+    }
+    while !done.is_full() {
+        queue.submit(&mut fifo);
+        queue.kick();
+        queue.poll(&mut done);
+        std::thread::yield_now();
+    }
+    while let Some(completion) = done.pop() {
+        assert_eq!(completion.status, Status::Ok);
+        check(&completion.data);
+    }
 }
