@@ -21,7 +21,9 @@ pub struct PipeNet {
     free: Vec<u32>,
     listeners: Vec<Listener>,
     listener_next: u32,
-    /// Where the next poll starts, so that a small event queue starves nobody.
+    /// The slots that have a connection.
+    used: Vec<u32>,
+    /// Where in `used` the next poll starts, so that a small event queue starves nobody.
     cursor: usize,
 }
 
@@ -72,6 +74,7 @@ impl PipeNet {
             free: (0..count).rev().collect(),
             listeners: Vec::with_capacity(LISTENERS_MAX),
             listener_next: 0,
+            used: Vec::with_capacity(connections_max),
             cursor: 0,
         }
     }
@@ -83,6 +86,7 @@ impl PipeNet {
 
     fn open(&mut self, pipe: Option<(usize, usize)>, state: State) -> ConnId {
         let slot = self.free.pop().expect("the caller checked for room");
+        self.used.push(slot);
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         entry.conn = Some(Conn {
@@ -261,7 +265,8 @@ impl Net for PipeNet {
 
     fn kick(&mut self) {
         let mut world = self.pipes.world.borrow_mut();
-        for conn in self.slots.iter_mut().filter_map(|slot| slot.conn.as_mut()) {
+        for &slot in &self.used {
+            let Some(conn) = self.slots[slot as usize].conn.as_mut() else { continue };
             let (Some((pipe, side)), State::Open) = (conn.pipe, conn.state) else { continue };
             conn.landing_kicked = conn.landing.is_some();
             if let Some(batch) = conn.batch.as_ref().filter(|b| conn.sent < b.byte_len()) {
@@ -273,19 +278,26 @@ impl Net for PipeNet {
     fn poll(&mut self, events: &mut Fifo<Event>) {
         self.pipes.world.borrow_mut().sweep();
         self.poll_accept(events);
-        let count = self.slots.len();
-        for step in 0..count {
-            let slot = (self.cursor + step) % count;
+        let mut at = self.cursor;
+        for _ in 0..self.used.len() {
+            if at >= self.used.len() {
+                at = 0;
+            }
+            let slot = self.used[at] as usize;
             while !events.is_full() {
                 let Some(event) = self.next_event(slot) else { break };
                 let pushed = events.push(event);
                 assert!(pushed.is_ok(), "room was checked");
             }
-            if events.is_full() {
-                self.cursor = slot;
-                return;
+            if self.slots[slot].conn.is_none() {
+                self.used.swap_remove(at);
+            } else if events.is_full() {
+                break;
+            } else {
+                at += 1;
             }
         }
+        self.cursor = at;
     }
 
     fn connections(&self) -> usize {

@@ -18,6 +18,8 @@ pub(crate) struct World {
     free: Vec<usize>,
     listeners: Vec<Listener>,
     cut: Vec<IpAddr>,
+    /// Ends that are a `PipeEnd`.
+    handed: usize,
     port_next: u16,
 }
 
@@ -76,6 +78,7 @@ impl World {
             free: Vec::new(),
             listeners: Vec::new(),
             cut: Vec::new(),
+            handed: 0,
             port_next: 49152,
         }
     }
@@ -137,12 +140,14 @@ impl World {
         let listener = self.listeners.iter_mut().find(|listener| listener.address == address)?;
         listener.backlog.pop();
         self.pipes[pipe].ends[1] = End::Handed;
+        self.handed += 1;
         let end = PipeEnd { pipe, _token: Arc::clone(&self.pipes[pipe].token) };
         Some((end, self.pipes[pipe].addresses[0]))
     }
 
     pub(crate) fn adopt(&mut self, end: &PipeEnd) {
         self.pipes[end.pipe].ends[1] = End::Held;
+        self.handed -= 1;
     }
 
     pub(crate) fn is_connected(&self, pipe: usize) -> bool {
@@ -209,9 +214,13 @@ impl World {
 
     /// Closes the ends whose `PipeEnd` was dropped.
     pub(crate) fn sweep(&mut self) {
+        if self.handed == 0 {
+            return;
+        }
         for pipe in 0..self.pipes.len() {
             let here = &self.pipes[pipe];
             if here.ends[1] == End::Handed && Arc::strong_count(&here.token) == 1 {
+                self.handed -= 1;
                 self.close(pipe, 1);
             }
         }
