@@ -26,6 +26,7 @@
 
 pub mod config;
 mod control;
+mod demo;
 mod endpoints;
 mod events;
 mod limits;

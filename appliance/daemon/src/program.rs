@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
+use crate::demo::{self, DemoOptions};
 use crate::log;
 use crate::plane::ReactorPlane;
 use crate::service::Daemon;
@@ -31,12 +33,17 @@ enum Command {
         /// The configuration
         file: PathBuf,
     },
+    /// Serves a demonstration volume from a file, and says how to use it
+    Demo(DemoOptions),
 }
 
 const CONFIG_FILE: &str = "/etc/holdfast/holdfastd.toml";
 
 /// Threads of the control plane.
 const CONTROL_THREADS: usize = 2;
+
+/// How long the end waits for work that blocks.
+const LEFTOVERS_WAIT: Duration = Duration::from_secs(1);
 
 /// The program: 0 when it was stopped or the check passed, 1 when it failed, 2 for wrong usage or a
 /// wrong configuration.
@@ -45,6 +52,7 @@ pub fn main() -> ExitCode {
     let options = Options::parse();
     let result = match options.command {
         Some(Command::CheckConfig { file }) => return check(&file),
+        Some(Command::Demo(options)) => serve_demo(&options),
         None => match load(options.config) {
             Ok(config) => serve(&config),
             Err(error) => {
@@ -86,18 +94,39 @@ fn load(file: Option<PathBuf>) -> Result<Config, crate::config::ConfigError> {
 
 fn serve(config: &Config) -> Result<()> {
     log::start(&config.log);
+    block_on(async {
+        let signals = Signals::install()?;
+        let plane = Arc::new(ReactorPlane::start(config)?);
+        let daemon = Daemon::start(config, plane).await?;
+        daemon.run(signals.first()).await
+    })
+}
+
+fn serve_demo(options: &DemoOptions) -> Result<()> {
+    block_on(async {
+        let signals = Signals::install()?;
+        let config = demo::config(options).await?;
+        log::start(&config.log);
+        let plane = Arc::new(ReactorPlane::start(&config)?);
+        let daemon = Daemon::start(&config, plane).await?;
+        let text = demo::prepare(&config, daemon.node().as_ref(), daemon.http()).await?;
+        println!("{text}");
+        daemon.run(signals.first()).await
+    })
+}
+
+/// Runs the control plane. What blocks for ever when it ends (a drain that took too long) does not
+/// keep the process.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .context("the control plane cannot start")?;
-    runtime.block_on(async {
-        let signals = Signals::install()?;
-        let plane = Arc::new(ReactorPlane::start(config)?);
-        let daemon = Daemon::start(config, plane).await?;
-        daemon.run(signals.first()).await
-    })
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(LEFTOVERS_WAIT);
+    result
 }
 
 /// SIGTERM and SIGINT.

@@ -65,12 +65,19 @@ fn neutral(text: &str) -> String {
             result.push_str("UUID");
         } else if bare.len() == 24 && bare.ends_with('Z') && bare.contains('T') {
             result.push_str("TIME");
-        } else if bare.len() == 13 && bare.bytes().all(|byte| byte.is_ascii_digit()) {
-            result.push_str("MILLISECONDS");
+        } else if let Some(number) = milliseconds(bare) {
+            result.push_str(&bare.replace(number, "MILLISECONDS"));
         } else {
             result.push_str(bare);
         }
         result.push_str(rest);
     }
     result
+}
+
+/// The milliseconds since 1970 in a word of JSON.
+fn milliseconds(word: &str) -> Option<&str> {
+    let number = word.trim_matches([':', '}']);
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    (number.len() == 13 && digits).then_some(number)
 }

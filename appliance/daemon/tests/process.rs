@@ -1,0 +1,173 @@
+//! The real program: signals, restarts and files, with real reactors and a store on a file.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use tempfile::TempDir;
+
+/// A running `holdfastd`, killed when it is dropped.
+struct Process {
+    child: Child,
+    log: Vec<String>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    let text = format!(
+        "node_name = \"test\"\nstate_dir = \"{path}/state\"\n\
+         [nvme_tcp]\nlisten = [\"127.0.0.1:0\"]\ndiscovery = [\"127.0.0.1:0\"]\n\
+         [management]\nsocket = \"{path}/s\"\n[memory]\nbuffers_per_core = \"16MiB\"\n"
+    );
+    std::fs::write(dir.path().join("holdfastd.toml"), text).unwrap();
+    dir
+}
+
+/// Starts the daemon; ready when it says that it listens.
+fn start(dir: &Path) -> Process {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfastd"))
+        .arg("--config")
+        .arg(dir.join("holdfastd.toml"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut process = Process { child, log: Vec::new() };
+    let mut lines = stderr.lines();
+    for line in &mut lines {
+        let line = line.unwrap();
+        let ready = line.contains("INFO listening ");
+        process.log.push(line);
+        if ready {
+            // Somebody must read on, or the daemon would block on a full pipe.
+            std::thread::Builder::new().spawn(move || lines.count()).unwrap();
+            return process;
+        }
+    }
+    panic!("holdfastd did not start:\n{}", process.log.join("\n"));
+}
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+/// Runs a command line; its exit code and what it printed.
+fn holdfast(dir: &Path, line: &str) -> (u8, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut terminal =
+        cli::Terminal { out: &mut out, err: &mut err, input: &mut &b""[..], interactive: false };
+    let path = dir.display().to_string();
+    let mut args = vec!["holdfast".to_owned(), format!("--server=unix:{path}/s")];
+    args.extend(line.split_whitespace().map(|word| word.replace("DIR", &path)));
+    let code = cli::run(args, &mut terminal);
+    out.extend(err);
+    (code, String::from_utf8(out).unwrap())
+}
+
+fn ok(dir: &Path, line: &str) -> String {
+    let (code, text) = holdfast(dir, line);
+    assert_eq!(code, 0, "{line}: {text}");
+    text
+}
+
+#[test]
+fn volumes_and_exports_survive_sigterm_and_sigkill() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    ok(dir, "volume create db --size 64MiB --block-size 512");
+    ok(dir, "volume create scratch --size 1GiB");
+    ok(dir, "export add db --host nqn.2014-08.com.example:h");
+    ok(dir, "volume resize db --size 128MiB");
+    ok(dir, "volume delete scratch --yes");
+    let volume = ok(dir, "volume show db -o json");
+    assert!(volume.contains("\"size_bytes\": 134217728"), "{volume}");
+    process.signal("-TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(!dir.join("state/endpoints.json").exists());
+
+    for _ in 0..3 {
+        let process = start(dir);
+        assert_eq!(ok(dir, "volume show db -o json"), volume);
+        assert!(ok(dir, "node info").contains("health:      ready"));
+        assert!(ok(dir, "export list -o json").contains("\"online\": true"));
+        process.signal("-KILL");
+        process.wait();
+    }
+}
+
+#[test]
+fn a_killed_creation_leaves_a_volume_or_none_but_nothing_between() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    let creating = {
+        let dir = dir.to_owned();
+        let create = move || holdfast(&dir, "volume create db --size 64MiB").0;
+        std::thread::Builder::new().spawn(create).unwrap()
+    };
+    process.signal("-KILL");
+    process.wait();
+    creating.join().unwrap();
+    let _process = start(dir);
+    let (code, text) = holdfast(dir, "volume show db -o json");
+    assert!(code == 3 || text.contains("\"state\": \"online\""), "{code} {text}");
+    ok(dir, "volume create db --size 64MiB");
+    assert!(ok(dir, "node info").contains("health:      ready"));
+}
+
+#[test]
+fn log_lines_are_ascii_and_say_what_was_chosen() {
+    let dir = dir();
+    let process = start(dir.path());
+    assert!(process.log.iter().all(|line| line.is_ascii()));
+    let chosen = "io backend: requested auto, selected ";
+    assert!(process.log.iter().any(|line| line.contains(chosen)), "{:?}", process.log);
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_and_every_complaint() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "stat_dir = \"/x\"\n[nvme_tcp]\nlisten = [\"x\"]\n").unwrap();
+    for arguments in [&["check-config"][..], &["--config"]] {
+        let program = env!("CARGO_BIN_EXE_holdfastd");
+        let output = Command::new(program).args(arguments).arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("did you mean \"state_dir\"?"), "{text}");
+        assert!(text.contains("c.toml:3: nvme_tcp.listen"), "{text}");
+    }
+}
+
+#[test]
+fn an_io_backend_that_is_required_is_named_when_the_start_fails_without_it() {
+    // Row S170. Where io_uring can be had, it must be what was selected.
+    let dir = dir();
+    let file = dir.path().join("holdfastd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("io_backend = \"IO_URING\"\n{text}")).unwrap();
+    let process = start(dir.path());
+    let chosen = "io backend: requested io_uring, selected io_uring";
+    assert!(process.log.iter().any(|line| line.contains(chosen)), "{:?}", process.log);
+}
