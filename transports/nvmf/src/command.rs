@@ -71,8 +71,10 @@ pub(crate) struct Command {
     pub(crate) reserved: bool,
     /// Bytes that were received.
     pub(crate) moved: u32,
-    /// Bytes that were asked for: the end of the current R2T.
+    /// Bytes that are on their way: in the capsule, or asked for by R2T.
     pub(crate) granted: u32,
+    /// The R2T went out: data PDUs may come.
+    pub(crate) asked: bool,
     /// A data digest did not match.
     pub(crate) corrupt: bool,
     /// Dataset Management: the range that is next.
@@ -95,6 +97,7 @@ impl Command {
             reserved: false,
             moved: 0,
             granted: 0,
+            asked: false,
             corrupt: false,
             range: 0,
             status: NvmeStatus::SUCCESS,

@@ -77,6 +77,9 @@ pub struct Connection {
     pub(crate) last_bytes: bool,
     /// What was left to say is given up.
     pub(crate) gave_up: bool,
+    /// A whole header has arrived and cannot be taken yet. It stays in the receive segment, so the
+    /// segment must stay here: no landing is handed out.
+    pub(crate) stalled: bool,
     /// When a command last looked for a buffer in vain.
     pub(crate) starved: Option<Instant>,
     pub(crate) since: Instant,
@@ -143,6 +146,7 @@ impl Connection {
             events: Fifo::new(EVENTS_MAX),
             last_bytes: false,
             gave_up: false,
+            stalled: false,
             starved: None,
             since: Instant::ZERO,
             progress: Instant::ZERO,
@@ -177,6 +181,7 @@ impl Connection {
         self.term = None;
         (self.last_bytes, self.gave_up) = (false, false);
         self.starved = None;
+        self.stalled = false;
         self.events.clear();
         self.snapshot = self.target.snapshot();
         (self.since, self.progress) = (cx.now, cx.now);
@@ -186,7 +191,7 @@ impl Connection {
     /// Where the next bytes should land; arm a receive with it. `None` while one is out, while
     /// nothing can be taken (back-pressure: ask again each turn), and when closed.
     pub fn landing(&mut self) -> Option<Landing> {
-        if self.landing_out.is_some() || self.last_bytes || !self.has_socket() {
+        if self.landing_out.is_some() || self.last_bytes || self.stalled || !self.has_socket() {
             return None;
         }
         if let (Some(len), Sink::Command(key)) = (self.framer.direct_len(), self.sink)
@@ -250,7 +255,7 @@ impl Connection {
         self.refresh(cx);
         self.advance(cx);
         self.start_ready(cx, requests);
-        self.starved = (!self.waiting.is_empty()).then_some(cx.now);
+        self.starved = (self.stalled || !self.waiting.is_empty()).then_some(cx.now);
         if self.state == State::Admin {
             self.poll_async_events();
         }
@@ -447,6 +452,7 @@ impl Connection {
         self.ready.clear();
         self.waiting.clear();
         self.starved = None;
+        self.stalled = false;
         if let Some(controller) = &mut self.controller {
             controller.unpark_all();
         }

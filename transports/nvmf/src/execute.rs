@@ -7,7 +7,7 @@ use crate::NamespaceHandle;
 use crate::command::{Phase, Segment, Transfer};
 use crate::connection::{Connection, Cx};
 use crate::io;
-use crate::limits::{R2T_MAX, TAG_COMMAND_BITS};
+use crate::limits::TAG_COMMAND_BITS;
 use crate::state::State;
 use crate::status::nvme_status;
 use crate::transmit::Out;
@@ -82,12 +82,12 @@ impl Connection {
         true
     }
 
-    /// Asks the host for the data of a command.
+    /// Asks the host for the data of a command, all at once: its buffer is there.
     //= NVMe-TCP 1.1 §3.6.2.10
-    //# one R2T is outstanding per command, which any MAXR2T allows; long data gets several in turn
+    //# at most MAXR2T are outstanding per command: one always is allowed
     fn ask(&mut self, cx: Cx<'_>, key: u32, len: u32) {
         let command = self.commands.get_mut(key).expect("waiting commands exist");
-        command.granted = len.min(R2T_MAX);
+        command.granted = len;
         command.phase = Phase::Receiving;
         self.receiving += 1;
         self.progress = cx.now;

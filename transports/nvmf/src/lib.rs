@@ -42,7 +42,8 @@
 //!
 //! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
 //! no reservations, fused commands, Compare, Verify or Copy yet: they are refused as the
-//! specification asks and announced nowhere. Asymmetric access reports one group that is always optimized.
+//! specification asks and announced nowhere. Asymmetric access reports one group that is always
+//! optimized.
 //!
 //! # Example
 //!
@@ -136,8 +137,8 @@ pub use framer::Digests;
 pub use limits::{
     ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
     DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX,
-    IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, R2T_MAX,
-    RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, SUBSYSTEMS_MAX, TRANSFER_MAX,
+    IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, RECEIVE_SEGMENT,
+    SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, SUBSYSTEMS_MAX, TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

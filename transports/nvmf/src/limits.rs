@@ -53,9 +53,6 @@ pub(crate) const MDTS: u8 = 8;
 /// A longer one ends the connection (Data Transfer Limit Exceeded).
 pub const H2C_DATA_MAX: u32 = 256 << 10;
 
-/// Bytes that one R2T asks for; a longer write gets several, one after the other.
-pub const R2T_MAX: u32 = TRANSFER_MAX;
-
 /// Bytes of pool segments that one connection holds for commands at once.
 ///
 /// Further commands wait in their slots; capsules with data stay unread. At least one command
@@ -112,7 +109,6 @@ pub(crate) const EVENTS_MAX: usize = 8;
 const _: () = assert!(COMMANDS_MAX <= 1 << TAG_COMMAND_BITS);
 const _: () = assert!(TRANSFER_MAX == 4096 << MDTS);
 const _: () = assert!(TRANSFER_MAX == bdev::REQUEST_BYTES_MAX);
-const _: () = assert!(R2T_MAX <= TRANSFER_MAX && R2T_MAX.is_multiple_of(4));
 const _: () = assert!(H2C_DATA_MAX >= 4096 && H2C_DATA_MAX.is_multiple_of(4));
 const _: () = assert!(HELD_BYTES_MAX >= TRANSFER_MAX as usize);
 const _: () = assert!(CONTROLLERS_MAX <= nvme_spec::CNTLID_MAX as usize);

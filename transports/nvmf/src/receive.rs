@@ -10,7 +10,7 @@ use crate::CloseReason;
 use crate::command::{Carrier, Command, Phase, Plan, Segment, Transfer, check_sgl};
 use crate::connection::{Connection, Cx};
 use crate::framer::{Accepts, Digests, Fault, Head};
-use crate::limits::{H2C_DATA_MAX, IN_CAPSULE_MAX, R2T_MAX, TRANSFER_MAX};
+use crate::limits::{H2C_DATA_MAX, IN_CAPSULE_MAX, TRANSFER_MAX};
 use crate::state::{Input, State};
 use crate::transmit::{Out, TermReq};
 use crate::{admin, fabrics, io};
@@ -39,6 +39,7 @@ pub(crate) enum Sink {
 impl Connection {
     /// Takes apart what has arrived, as far as it goes: until bytes, buffers or room are missing.
     pub(crate) fn advance(&mut self, cx: Cx<'_>) {
+        self.stalled = false;
         loop {
             match self.state {
                 State::Closed | State::Draining => return,
@@ -55,7 +56,10 @@ impl Connection {
                 Ok(None) => return,
                 Ok(Some(head)) => match self.on_head(cx, head) {
                     Ok(true) => (),
-                    Ok(false) => return,
+                    Ok(false) => {
+                        self.stalled = true;
+                        return;
+                    }
                     Err(fault) => return self.fault(cx, fault),
                 },
                 Err(fault) => return self.fault(cx, fault),
@@ -192,7 +196,8 @@ impl Connection {
         let pdu: H2cDataHeader = self.framer.read();
         let key = u32::from(pdu.ttag.get());
         let command = self.commands.get(key).ok_or(Fault::field(10))?;
-        if command.phase != Phase::Receiving || command.granted == command.moved {
+        // A tag that was guessed before its R2T went out is as wrong as any other.
+        if command.phase != Phase::Receiving || !command.asked {
             return Err(Fault::field(10));
         }
         if command.sqe.cid != pdu.cccid {
@@ -253,15 +258,6 @@ impl Connection {
         let command = self.commands.get_mut(key).expect("the sink names a command");
         command.corrupt |= !intact;
         if command.moved < command.granted {
-            return;
-        }
-        let len = match command.plan.transfer {
-            Transfer::FromHost(len) => len,
-            Transfer::None | Transfer::ToHost(_) => 0,
-        };
-        if command.moved < len {
-            command.granted = len.min(command.granted + R2T_MAX);
-            self.outbox.push(Out::R2t(key)).expect("one entry per command");
             return;
         }
         self.receiving -= 1;

@@ -85,7 +85,8 @@ impl Connection {
 
     fn put_r2t(&mut self, batch: &mut Batch, key: u32) {
         // The command is gone when the connection began to close meanwhile.
-        let Some(command) = self.commands.get(key) else { return };
+        let Some(command) = self.commands.get_mut(key) else { return };
+        command.asked = true;
         let mut r2t = R2tHeader::new_zeroed();
         r2t.cccid = command.sqe.cid;
         r2t.ttag = U16::new(u16::try_from(key).expect("fewer than 2^16 commands"));

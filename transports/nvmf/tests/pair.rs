@@ -253,3 +253,26 @@ fn online_resize_reaches_a_host_that_asked_for_events() {
     let seen: Vec<_> = admin.info().unwrap().namespaces.iter().map(|ns| ns.blocks).collect();
     assert_eq!(seen, [64, 8]);
 }
+
+#[test]
+fn capsule_that_waited_for_a_buffer_needs_no_further_bytes_to_go_on() {
+    // Besides what the two connections hold there is one 4 KiB segment.
+    let mut world = World::new(config(vec![namespace(1, 4096, 16)]), 3, [1, 2, 2, 0, 0]);
+    world.disks.push(Disk::new(4096, 16));
+    let mut admin = Admin::new(QueueOptions::admin(identity()), 1);
+    let _admin_link = world.bring_up(&mut admin);
+    let mut queue = Initiator::new(QueueOptions::io(identity(), 1, 1));
+    let mut link = world.connect(&mut queue);
+    let mut requests = Fifo::new(4);
+    for i in 0..4 {
+        let buf = world.host_pool.take(4096).unwrap().freeze();
+        requests.push(Request::write(Tag(i), Lba(u64::from(i)), 1, buf)).unwrap();
+    }
+    queue.submit(1, 4096, &mut requests);
+    let mut done = Fifo::new(4);
+    for _ in 0..200 {
+        world.turn(&mut link, &mut queue);
+        queue.poll(&mut done);
+    }
+    assert_eq!(done.len(), 4);
+}

@@ -173,6 +173,8 @@ struct Stage {
     hold: bool,
     held: Vec<(String, Request)>,
     status: Status,
+    /// Bytes that go out together with the next ones (`later`).
+    unsent: Vec<u8>,
     place: String,
 }
 
@@ -190,6 +192,7 @@ impl Stage {
             hold: false,
             held: Vec::new(),
             status: Status::Ok,
+            unsent: Vec::new(),
             place: String::new(),
         }
     }
@@ -298,7 +301,11 @@ impl Stage {
                 .collect(),
             _ => panic!("{}: nothing to say", self.place),
         };
-        self.send(&bytes);
+        self.unsent.extend(bytes);
+        if !words.has("later") {
+            let bytes = std::mem::take(&mut self.unsent);
+            self.send(&bytes);
+        }
     }
 
     fn icreq(&mut self, words: &Words) -> Vec<u8> {

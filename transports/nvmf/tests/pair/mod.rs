@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bdev::{Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Rng, Status};
-use net::Batch;
+use net::{Batch, Landing};
 use nvmf::initiator::{Admin, HostIdentity, Initiator};
 use nvmf::{
     Addresses, Config, Connection, Cx, HostId, Hosts, Namespace, NamespaceHandle, Nqn, Port,
@@ -141,10 +141,28 @@ pub(crate) struct Link {
     pub(crate) connection: Connection,
     batch: Box<Batch>,
     host_batch: Box<Batch>,
+    /// Where the next bytes land: armed before they come, as with a real socket.
+    landing: Option<Landing>,
     /// Everything that the host ever sent.
     pub(crate) sent: Vec<u8>,
     pub(crate) to_target: Vec<u8>,
     pub(crate) to_host: Vec<u8>,
+}
+
+impl Link {
+    /// Up to `len` bytes arrive in the landing that is armed; then the next one is armed.
+    fn deliver(&mut self, cx: Cx<'_>, len: usize) {
+        self.landing = self.landing.take().or_else(|| self.connection.landing());
+        if len == 0 {
+            return;
+        }
+        let Some(mut landing) = self.landing.take() else { return };
+        let len = len.min(landing.len() as usize);
+        landing.bytes_mut()[..len].copy_from_slice(&self.to_target[..len]);
+        self.to_target.drain(..len);
+        self.connection.on_received(cx, landing, u32::try_from(len).unwrap());
+        self.landing = self.connection.landing();
+    }
 }
 
 /// The target with its pool, disks and requests in flight.
@@ -188,6 +206,7 @@ impl World {
             connection,
             batch: Batch::with_defaults(),
             host_batch: Batch::with_defaults(),
+            landing: None,
             sent: Vec::new(),
             to_target: Vec::new(),
             to_host: Vec::new(),
@@ -208,9 +227,7 @@ impl World {
         }
         let len = self.rng.between(1, 200_000).min(link.to_target.len() as u64);
         let len = if self.rng.chance(1, 3) { len.min(7) } else { len };
-        let len = usize::try_from(len).unwrap();
-        let taken = link.connection.on_bytes(cx, &link.to_target[..len]);
-        link.to_target.drain(..taken);
+        link.deliver(cx, usize::try_from(len).unwrap());
         self.requests(link);
         self.complete_some(std::slice::from_mut(link));
         let cx = Cx { pool: &self.pool, now: self.now };
@@ -258,6 +275,7 @@ impl World {
     pub(crate) fn close(&mut self, link: &mut Link, host: &mut dyn Host) {
         let cx = Cx { pool: &self.pool, now: self.now };
         link.connection.on_closed(cx);
+        link.landing = None;
         host.on_closed();
         link.to_host.clear();
         link.to_target.clear();
