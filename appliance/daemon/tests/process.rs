@@ -27,7 +27,7 @@ fn dir() -> TempDir {
     let text = format!(
         "node_name = \"test\"\nstate_dir = \"{path}/state\"\n\
          [nvme_tcp]\nlisten = [\"127.0.0.1:0\"]\ndiscovery = [\"127.0.0.1:0\"]\n\
-         [management]\nsocket = \"{path}/s\"\n[memory]\nbuffers_per_core = \"16MiB\"\n"
+         [management]\nsocket = \"{path}/s\"\n[memory]\nbuffers_per_core = \"64MiB\"\n"
     );
     std::fs::write(dir.path().join("holdfastd.toml"), text).unwrap();
     dir

@@ -94,7 +94,7 @@ impl<'t> Reader<'t> {
             memory: MemoryConfig {
                 buffers_per_core: self
                     .value("memory.buffers_per_core", buffers)
-                    .unwrap_or(64 << 20),
+                    .unwrap_or(256 << 20),
             },
             nvme_tcp: NvmeTcpConfig {
                 listen: self
@@ -275,7 +275,7 @@ fn cores(value: &DeValue<'_>) -> Result<Vec<u32>, String> {
 fn buffers(value: &DeValue<'_>) -> Result<u64, String> {
     let text = string(value)?;
     let size = text.parse::<ByteLen>().map_err(|error| format!("{error}, {}", error.hint()))?;
-    if (16 << 20..=64 << 30).contains(&size.bytes()) {
+    if (64 << 20..=64 << 30).contains(&size.bytes()) {
         return Ok(size.bytes());
     }
     Err(format!("{size} is out of range"))

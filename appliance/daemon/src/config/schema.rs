@@ -71,11 +71,12 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "memory.buffers_per_core",
-        takes: "a size from \"16MiB\" to \"64GiB\"",
-        default: "\"64MiB\"",
-        example: "\"256MiB\"",
+        takes: "a size from \"64MiB\" to \"64GiB\"",
+        default: "\"256MiB\"",
+        example: "\"1GiB\"",
         doc: "Memory for I/O buffers of each reactor, taken at start-up from huge pages if there \
-              are any. When all buffers are in use, hosts wait; nothing fails.",
+              are any. Each open store keeps a few MiB of it, each connection 64 KiB. When all \
+              buffers are in use, hosts wait; nothing fails.",
     },
     Key {
         path: "nvme_tcp.listen",
