@@ -32,11 +32,16 @@ struct Inner {
     durable: Vec<u8>,
     /// What reads see.
     view: Vec<u8>,
-    unflushed: Vec<(usize, Vec<u8>)>,
+    /// Writes since the last flush: their number, where, what.
+    unflushed: Vec<(u64, usize, Vec<u8>)>,
+    submitted: u64,
     writes_left: Option<u64>,
     dead: bool,
     fail_writes: bool,
-    done: Vec<Completion>,
+    /// Finished requests that were not polled yet, with the number of the write.
+    done: Vec<(u64, Completion)>,
+    /// How many completions one poll hands out.
+    per_poll: usize,
 }
 
 impl Disk {
@@ -53,10 +58,12 @@ impl Disk {
             view: image.clone(),
             durable: image,
             unflushed: Vec::new(),
+            submitted: 0,
             writes_left: None,
             dead: false,
             fail_writes: false,
             done: Vec::new(),
+            per_poll: usize::MAX,
         })))
     }
 
@@ -95,7 +102,7 @@ impl Disk {
     pub(crate) fn crashed(&self, rng: &mut Rng) -> Disk {
         let inner = self.0.borrow();
         let mut image = inner.durable.clone();
-        for (at, bytes) in &inner.unflushed {
+        for (_, at, bytes) in &inner.unflushed {
             let keep = match rng.below(4) {
                 0 => 0,
                 1 => bytes.len(),
@@ -131,14 +138,19 @@ impl Inner {
                 }
                 let bytes = buf.bytes()[..len].to_vec();
                 self.view[at..at + len].copy_from_slice(&bytes);
-                self.unflushed.push((at, bytes));
+                self.unflushed.push((self.submitted, at, bytes));
                 if let Some(left) = &mut self.writes_left {
                     self.dead = *left == 0;
                     *left = left.saturating_sub(1);
                 }
             }
             Data::None => {
-                for (at, bytes) in self.unflushed.drain(..) {
+                // A flush covers what was seen to complete before it, and nothing else.
+                let open: Vec<u64> = self.done.iter().map(|(number, _)| *number).collect();
+                let (later, flushed): (Vec<_>, Vec<_>) =
+                    self.unflushed.drain(..).partition(|(number, ..)| open.contains(number));
+                self.unflushed = later;
+                for (_, at, bytes) in flushed {
                     self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
                 }
             }
@@ -151,9 +163,11 @@ impl Queue for Disk {
     fn submit(&mut self, requests: &mut Fifo<Request>) {
         let mut inner = self.0.borrow_mut();
         while let Some(mut request) = requests.pop() {
+            inner.submitted += 1;
             let status = if inner.dead { Status::Gone } else { inner.run(&mut request) };
             let status = if inner.dead { Status::Gone } else { status };
-            inner.done.push(request.complete(status));
+            let number = inner.submitted;
+            inner.done.push((number, request.complete(status)));
         }
     }
 
@@ -161,8 +175,12 @@ impl Queue for Disk {
 
     fn poll(&mut self, completions: &mut Fifo<Completion>) {
         let mut inner = self.0.borrow_mut();
-        while !completions.is_full() {
-            let Some(completion) = inner.done.pop() else { return };
+        for _ in 0..inner.per_poll {
+            if completions.is_full() {
+                return;
+            }
+            // The last first: no order is promised.
+            let Some((_, completion)) = inner.done.pop() else { return };
             assert!(completions.push(completion).is_ok());
         }
     }
@@ -221,6 +239,8 @@ pub(crate) type Model = BTreeMap<u32, ModelVolume>;
 pub(crate) struct Rig {
     pub(crate) disk: Disk,
     pub(crate) store: Store,
+    requests: Fifo<Request>,
+    completions: Fifo<Completion>,
     pub(crate) pool: Pool,
     pub(crate) model: Model,
     /// The model at each checkpoint that was begun, by its tail's LSN.
@@ -247,6 +267,8 @@ impl Rig {
             disk,
             pool,
             store,
+            requests: Fifo::new(32),
+            completions: Fifo::new(32),
             model: Model::new(),
             checkpoints,
             durable_lsn,
@@ -255,9 +277,17 @@ impl Rig {
         })
     }
 
-    /// One turn of store and disk; events are taken note of.
+    /// One turn of store and disk, in which few requests complete; events are taken note of.
     pub(crate) fn turn(&mut self) {
-        turn(&mut self.store, &mut self.disk.clone(), &self.pool);
+        let (requests, completions) = (&mut self.requests, &mut self.completions);
+        self.store.poll_requests(requests, &self.pool);
+        self.disk.submit(requests);
+        self.disk.0.borrow_mut().per_poll = 2;
+        self.disk.poll(completions);
+        self.disk.0.borrow_mut().per_poll = usize::MAX;
+        while let Some(completion) = completions.pop() {
+            self.store.on_completion(completion);
+        }
         while let Some(event) = self.store.poll_event() {
             match event {
                 Event::CheckpointDone(tail) => {
@@ -337,8 +367,9 @@ impl Rig {
             match self.store.lookup(volume, index) {
                 Lookup::Pending if !self.disk.is_dead() => {
                     let before = self.store.loads();
-                    self.turn();
-                    assert!(self.store.loads() > before || self.disk.is_dead());
+                    while self.store.loads() == before && !self.disk.is_dead() {
+                        self.turn();
+                    }
                 }
                 other => return other,
             }
@@ -390,8 +421,8 @@ impl Rig {
 
     /// Everything in memory is gone; the buffers and what was known of the checkpoints stay.
     pub(crate) fn power_off(self) -> (Pool, BTreeMap<u64, Model>) {
-        let Rig { disk, pool, store, checkpoints, .. } = self;
-        drop((disk, store)); // Before the pool whose buffers they may hold.
+        let Rig { disk, pool, store, checkpoints, requests, completions, .. } = self;
+        drop((disk, store, requests, completions)); // Before the pool whose buffers they may hold.
         (pool, checkpoints)
     }
 
