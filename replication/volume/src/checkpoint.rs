@@ -7,7 +7,7 @@ use wal::{Lsn, Point};
 
 use crate::core::Core;
 use crate::journal::Kind;
-use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, RANGES_MAX};
+use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX};
 
 /// The state of checkpointing.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Core {
     /// The overlay or the journal is running out of places.
     pub(crate) fn is_scarce(&self) -> bool {
         let room = self.overlay.room().saturating_sub(self.pledged_blocks);
-        room < self.overlay.len()
+        room < self.overlay.len() / 8
             || self.overlay.range_room() < RANGES_MAX / 2 + self.pledged_ranges
             || self.journal.is_crowded()
     }
@@ -114,7 +114,8 @@ impl Core {
         let rest = self.nothing_to_destage();
         share >= CHECKPOINT_SHARE
             || (self.store.needs_checkpoint() && self.store.is_dirty())
-            || (self.is_pressed() && gain > 0 && (rest || share >= 5 || self.is_scarce()))
+            || (self.is_pressed() && gain > 0 && (rest || share >= PRESSED_SHARE))
+            || (self.is_scarce() && gain > 0)
             || (self.wants_all() && rest && (gain > 0 || self.store.is_dirty()))
     }
 

@@ -50,6 +50,9 @@ pub(crate) const LOG_HARD: u64 = 90;
 /// Share of the log, in percent, that is worth a checkpoint when it can be given back.
 pub(crate) const CHECKPOINT_SHARE: u64 = 25;
 
+/// The same from the soft watermark on.
+pub(crate) const PRESSED_SHARE: u64 = 10;
+
 /// Without a write for so long, everything is destaged and checkpointed. Nanoseconds.
 pub(crate) const IDLE_NS: u64 = 500_000_000;
 

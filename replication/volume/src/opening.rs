@@ -155,7 +155,8 @@ impl Opening {
         let slots = ring.max(OVERLAY_BLOCKS_MIN.min(ring.saturating_mul(16)));
         let replay = State {
             overlay: Overlay::new(slots, RANGES_MAX),
-            journal: Journal::new(slots),
+            // Half as much again: the log's watermarks are met before the journal is crowded.
+            journal: Journal::new(slots + slots / 2),
             marks: Marks::new(tail, blocks),
             replayed: 0,
             reserved: 0,
