@@ -290,7 +290,7 @@ fn failed_checkpoint_is_reported_and_leaves_the_last_map() {
     assert!(rig.write(volume, 1, 1, 1));
     rig.checkpoint();
     assert!(rig.write(volume, 2, 2, 2));
-    rig.disk.fail_writes(true);
+    rig.disk.fail(u32::MAX);
     rig.begin();
     let mut failed = None;
     while failed.is_none() {
@@ -301,9 +301,27 @@ fn failed_checkpoint_is_reported_and_leaves_the_last_map() {
     assert!(rig.store.has_failed());
     assert!(matches!(rig.store.edit(volume, 0), store::Edit::Busy));
     assert!(matches!(rig.lookup(volume, 2), Lookup::Entry(_)), "reads go on");
-    rig.disk.fail_writes(false);
+    rig.disk.fail(0);
     let mut rig = rig.remount().unwrap();
     rig.verify();
+}
+
+#[test]
+fn passing_device_errors_are_retried() {
+    let mut rig = Rig::new(4096, SMALLEST, 24);
+    let volume = rig.create(1 << 40);
+    for failing in [1, 2] {
+        assert!(rig.write(volume, 48 * u64::from(failing), 1, 1));
+        rig.disk.fail(failing);
+        rig.checkpoint();
+        assert_eq!(rig.store.stats().checkpoints, u64::from(failing));
+    }
+    let mut rig = rig.remount().unwrap();
+    rig.disk.fail(2);
+    rig.verify();
+    rig.disk.fail(3);
+    let unreadable = [store::format::SlotFault::Unreadable; 2];
+    assert_eq!(rig.remount().err(), Some(MountError::Superblocks { faults: unreadable }));
 }
 
 #[test]

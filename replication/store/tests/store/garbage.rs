@@ -122,3 +122,29 @@ fn extent_referenced_twice_is_found() {
     assert!(texts[1].ends_with("in use in the space map but not referenced"));
     assert_eq!((texts.len(), report.leaked), (2, 1));
 }
+
+#[test]
+fn entry_with_a_free_extent_is_damage() {
+    let mut rig = Rig::new(4096, SMALLEST, 64);
+    let volume = rig.create(1 << 30);
+    assert!(rig.write(volume, 0, 0, 1));
+    rig.checkpoint();
+    let mut image = rig.disk.view();
+    let pages = metadata_pages(&image);
+    let leaf = *pages.iter().find(|&page| image[page * 4096 + 8] == 2).unwrap();
+    image[leaf * 4096 + 64] += 9;
+    mend(&mut image, &pages, leaf);
+    let disk = Disk::from_image(4096, image);
+    let report = check_disk(&disk, &rig.pool, false);
+    let texts: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert_eq!(texts[0], "extent 27 is referenced but free in the space map");
+    assert_eq!(texts[1], "extent 18 is in use in the space map but not referenced");
+    let mut store = mount(&disk, &rig.pool, 64).unwrap().store;
+    let answer = loop {
+        match store.lookup(volume, 0) {
+            Lookup::Pending => turn(&mut store, &mut disk.clone(), &rig.pool),
+            answer => break answer,
+        };
+    };
+    assert_eq!(answer, Lookup::Damaged(leaf as u64));
+}

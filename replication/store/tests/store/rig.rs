@@ -37,7 +37,8 @@ struct Inner {
     submitted: u64,
     writes_left: Option<u64>,
     dead: bool,
-    fail_writes: bool,
+    /// So many requests from now on fail.
+    failing: u32,
     /// Finished requests that were not polled yet, with the number of the write.
     done: Vec<(u64, Completion)>,
     /// How many completions one poll hands out.
@@ -61,7 +62,7 @@ impl Disk {
             submitted: 0,
             writes_left: None,
             dead: false,
-            fail_writes: false,
+            failing: 0,
             done: Vec::new(),
             per_poll: usize::MAX,
         })))
@@ -75,8 +76,8 @@ impl Disk {
         self.0.borrow_mut().writes_left = Some(writes);
     }
 
-    pub(crate) fn fail_writes(&self, fail: bool) {
-        self.0.borrow_mut().fail_writes = fail;
+    pub(crate) fn fail(&self, requests: u32) {
+        self.0.borrow_mut().failing = requests;
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -127,15 +128,16 @@ impl Inner {
         if let Err(status) = self.info.check(request) {
             return status;
         }
+        if self.failing > 0 {
+            self.failing -= 1;
+            return Status::Io;
+        }
         let block = self.info.block_size as usize;
         let at = usize::try_from(request.lba.0).unwrap() * block;
         let len = request.blocks as usize * block;
         match &mut request.data {
             Data::Into(buf) => buf.bytes_mut()[..len].copy_from_slice(&self.view[at..at + len]),
             Data::From(buf) => {
-                if self.fail_writes {
-                    return Status::Io;
-                }
                 let bytes = buf.bytes()[..len].to_vec();
                 self.view[at..at + len].copy_from_slice(&bytes);
                 self.unflushed.push((self.submitted, at, bytes));
