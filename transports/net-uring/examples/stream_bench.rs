@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each line is one engine and one shape: bytes of a request and a response, and how many requests
-//! are outstanding. `direct` is a `UringNet` as it comes; `deferred` and `cooperative` leave
-//! everything to the ring; `plain` is non-blocking `recv` and `sendmsg` spun on by hand. Both sides
+//! are outstanding. `direct` is a `UringNet` as it comes; `ring` leaves everything to the
+//! ring; `plain` is non-blocking `recv` and `sendmsg` spun on by hand. Both sides
 //! use the same engine. `cpu ns` is the CPU time of one request on both sides together, from a run
 //! with both on one thread: it means something on a machine that is busy with other work, where
 //! rates and medians do not. Zero seconds skip those.
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use bdev::{Buf, Fifo, Pool, PoolConfig};
 use net::{Batch, ConnId, Event, Landing, Net, Socket};
-use net_uring::{DIRECT_DEFAULT, Taskrun, UringNet, UringNetConfig};
+use net_uring::{DIRECT_DEFAULT, UringNet, UringNetConfig};
 
 /// One side of a connection: receives bytes, sends messages of one size.
 trait End {
@@ -49,11 +49,8 @@ const MESSAGES_MAX: usize = 32;
 
 impl Ring {
     fn new(stream: TcpStream, engine: &str, message: usize, buffer: u32) -> Ring {
-        let cooperative = engine == "cooperative";
-        let taskrun = if cooperative { Taskrun::Cooperative } else { Taskrun::Deferred };
         let config = UringNetConfig {
             connections_max: 4,
-            taskrun,
             direct_max: if engine == "direct" { DIRECT_DEFAULT } else { 0 },
             socket_buffer_bytes: buffer,
             ..Default::default()
@@ -286,7 +283,7 @@ fn main() {
     println!("engine       request response  depth   cpu ns         1/s   p50 us");
     for (request, response) in [(64, 64), (72, 4120), (4168, 24)] {
         for depth in [1, 32, 128] {
-            for engine in ["plain", "direct", "deferred", "cooperative"] {
+            for engine in ["plain", "direct", "ring"] {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = listener.local_addr().unwrap();
                 let connect = || TcpStream::connect(address).unwrap();

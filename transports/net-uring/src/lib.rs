@@ -47,5 +47,4 @@ mod socket;
 mod uring_net;
 
 pub use limits::{CONNECTIONS_MAX, DIRECT_DEFAULT, IOVECS_MAX};
-pub use ring::Taskrun;
 pub use uring_net::{UringNet, UringNetConfig};

@@ -13,16 +13,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue};
 
-/// How the kernel runs the second half of an operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Taskrun {
-    /// When the ring is entered (`DEFER_TASKRUN`): ADR 0040 has the numbers.
-    #[default]
-    Deferred,
-    /// At any system call (`COOP_TASKRUN`).
-    Cooperative,
-}
-
 /// What a completion belongs to, in the top byte of its user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,21 +49,15 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    pub(crate) fn new(
-        submissions: usize,
-        in_flight_max: usize,
-        taskrun: Taskrun,
-    ) -> io::Result<Ring> {
+    pub(crate) fn new(submissions: usize, in_flight_max: usize) -> io::Result<Ring> {
         let entries = u32::try_from(submissions).map_err(io::Error::other)?;
         let completions = u32::try_from(in_flight_max).map_err(io::Error::other)?;
         let mut builder = IoUring::builder();
         builder.dontfork().setup_r_disabled().setup_single_issuer().setup_submit_all();
         builder.setup_clamp().setup_cqsize(completions.max(entries).next_power_of_two());
-        builder.setup_taskrun_flag();
-        match taskrun {
-            Taskrun::Deferred => builder.setup_defer_taskrun(),
-            Taskrun::Cooperative => builder.setup_coop_taskrun(),
-        };
+        // Not DEFER_TASKRUN: deferred work does not wake a thread that sleeps in `poll` on the
+        // ring's descriptor (ADR 0040).
+        builder.setup_coop_taskrun().setup_taskrun_flag();
         let ring = builder.build(entries)?;
         let allowed = [
             opcode::Accept::CODE,
@@ -103,7 +87,7 @@ impl Ring {
         }
     }
 
-    /// Submits what is staged, and runs deferred work if there is some: at most one system call.
+    /// Submits what is staged, and runs pending work if there is some: at most one system call.
     pub(crate) fn kick(&mut self) {
         let submission = self.ring.submission();
         if !submission.is_empty() || submission.taskrun() {
@@ -119,8 +103,8 @@ impl Ring {
         Some((entry.user_data(), entry.result()))
     }
 
-    /// Runs deferred work if there is some.
-    pub(crate) fn run_deferred(&mut self) {
+    /// Runs pending work if there is some.
+    pub(crate) fn run_pending(&mut self) {
         let submission = self.ring.submission();
         if submission.taskrun() || submission.cq_overflow() {
             drop(submission);

@@ -25,7 +25,7 @@ use crate::limits::{
     OPS_PER_LISTENER, RETRIES_MAX, SUBMISSIONS_MAX,
 };
 use crate::listener::Listeners;
-use crate::ring::{Kind, Ring, Taskrun};
+use crate::ring::{Kind, Ring};
 use crate::socket;
 
 /// How the sockets of a shard are made.
@@ -37,8 +37,6 @@ pub struct UringNetConfig {
     pub socket_buffer_bytes: u32,
     /// Pieces of one send; clamped to [`IOVECS_MAX`].
     pub iovecs: usize,
-    /// How the kernel runs the second half of operations.
-    pub taskrun: Taskrun,
     /// Busy connections that are served by system calls of their own instead of by the ring; see
     /// the crate's documentation. Zero leaves everything to the ring.
     pub direct_max: usize,
@@ -50,7 +48,6 @@ impl Default for UringNetConfig {
             connections_max: 1024,
             socket_buffer_bytes: 0,
             iovecs: 128,
-            taskrun: Taskrun::default(),
             direct_max: DIRECT_DEFAULT,
         }
     }
@@ -98,7 +95,7 @@ impl UringNet {
         let iovecs = config.iovecs.min(IOVECS_MAX);
         let in_flight = connections * OPS_PER_CONNECTION + LISTENERS_MAX * OPS_PER_LISTENER;
         let submissions = in_flight.next_power_of_two().min(SUBMISSIONS_MAX);
-        let ring = Ring::new(submissions, in_flight, config.taskrun)
+        let ring = Ring::new(submissions, in_flight)
             .map_err(|source| system("io_uring_setup for sockets", source))?;
         let slot = || Slot { generation: 0, conn: None, tables: Tables::new(iovecs) };
         let count = u32::try_from(connections).expect("clamped above");
@@ -427,14 +424,14 @@ impl Net for UringNet {
         self.poll_listed(events);
         self.listeners.restart_stalled(&mut self.ring);
         self.poll_hot(events);
-        let mut deferred = false;
+        let mut asked = false;
         while !events.is_full() {
             let Some((user_data, result)) = self.ring.pop() else {
-                if deferred {
+                if asked {
                     return;
                 }
-                deferred = true;
-                self.ring.run_deferred();
+                asked = true;
+                self.ring.run_pending();
                 continue;
             };
             if let Some(event) = self.on_completion(user_data, result) {

@@ -4,55 +4,95 @@
 //!
 //! The only unsafe call waits for one descriptor and is given a local of the true size.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 use net::conformance::{CONNECTIONS, Fixture};
 
-fn fixture(taskrun: Taskrun, iovecs: usize, direct_max: usize) -> Fixture {
+fn fixture(iovecs: usize, direct_max: usize) -> Fixture {
     let connections_max = CONNECTIONS;
-    let config =
-        UringNetConfig { connections_max, taskrun, iovecs, direct_max, ..Default::default() };
+    let config = UringNetConfig { connections_max, iovecs, direct_max, ..Default::default() };
     let side = || Box::new(UringNet::new(&config).unwrap());
     Fixture::new(side(), side(), "127.0.0.1:0".parse().unwrap())
 }
 
-net::conformance_suite!(as_it_comes, fixture(Taskrun::Deferred, 128, DIRECT_DEFAULT));
-net::conformance_suite!(ring_alone, fixture(Taskrun::Deferred, 128, 0));
-net::conformance_suite!(cooperative, fixture(Taskrun::Cooperative, 128, 0));
+net::conformance_suite!(as_it_comes, fixture(128, DIRECT_DEFAULT));
+net::conformance_suite!(ring_alone, fixture(128, 0));
 // With two pieces a call every larger batch is continued, and of three connections one is left to
 // the ring.
-net::conformance_suite!(short_sends, fixture(Taskrun::Deferred, 2, 2));
+net::conformance_suite!(short_sends, fixture(2, 2));
+
+#[expect(clippy::disallowed_methods, reason = "only the time tells a sleep from a wait")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// True when `thread` sleeps in a system call.
+fn is_asleep(thread: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
 
 #[test]
-fn wait_fd_turns_readable_when_poll_has_something() {
-    for taskrun in [Taskrun::Deferred, Taskrun::Cooperative] {
-        let config = UringNetConfig { connections_max: 4, taskrun, ..Default::default() };
-        let mut server = UringNet::new(&config).unwrap();
-        let listener = server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        server.kick();
-        assert!(!is_readable(&server), "nothing has happened");
-        let address = server.local_address(listener).unwrap();
-        let thread = std::thread::scope(|scope| {
-            scope
-                .spawn(move || {
-                    let mut client = UringNet::new(&UringNetConfig::default()).unwrap();
-                    client.connect(address).unwrap();
-                    client.kick();
-                    let mut events = Fifo::new(1);
-                    while events.is_empty() {
-                        client.poll(&mut events);
+fn sleeping_shard_is_woken_by_a_connection_and_by_bytes() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (tell_end, end) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut server = UringNet::new(&UringNetConfig::default()).unwrap();
+            let listener = server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            // SAFETY: no pointers.
+            let thread = unsafe { libc::gettid() };
+            tell.send((server.local_address(listener).unwrap(), thread)).unwrap();
+            let pool = bdev::Pool::new(&bdev::PoolConfig::tiny()).unwrap();
+            let mut events = Fifo::new(4);
+            let (mut accepted, mut received) = (0, 0);
+            while received < 7 {
+                server.kick();
+                server.poll(&mut events);
+                if events.is_empty() {
+                    // When its time is over `poll` looks once more and may well see what did not
+                    // wake it: only the time tells.
+                    let start = now();
+                    assert!(is_readable_within(&server, 60_000), "it would sleep for ever");
+                    assert!(start.elapsed() < Duration::from_secs(30), "nobody woke it");
+                }
+                while let Some(event) = events.pop() {
+                    match event {
+                        Event::Accepted { socket, .. } => {
+                            accepted += 1;
+                            let conn = server.adopt(socket).unwrap();
+                            let landing = Landing::new(pool.take(64).unwrap(), 0, 64);
+                            server.receive(conn, landing).unwrap();
+                        }
+                        Event::Received { len, .. } => received += len,
+                        other => panic!("unexpected {other:?}"),
                     }
-                    assert!(matches!(events.pop(), Some(Event::Connected { .. })));
-                    client.connections()
-                })
-                .join()
+                }
+            }
+            tell_end.send(accepted).unwrap();
         });
-        assert_eq!(thread.unwrap(), 1);
+        let (address, thread) = told.recv().unwrap();
+        let until_asleep = || {
+            while !is_asleep(thread) {
+                std::thread::yield_now();
+            }
+        };
+        until_asleep();
+        let mut client = UringNet::new(&UringNetConfig::default()).unwrap();
+        let conn = client.connect(address).unwrap();
         let mut events = Fifo::new(4);
         while events.is_empty() {
-            assert!(is_readable_within(&server, 10_000));
-            server.poll(&mut events);
+            client.kick();
+            client.poll(&mut events);
         }
-    }
+        until_asleep();
+        let mut batch = Batch::with_defaults();
+        assert!(batch.push_bytes(b"wake up"));
+        client.send(conn, batch).unwrap();
+        client.kick();
+        assert_eq!(end.recv().unwrap(), 1);
+    });
 }
 
 fn is_readable(net: &UringNet) -> bool {
