@@ -87,10 +87,10 @@ impl Checkpoint {
 
 impl Store {
     /// Starts to make everything since the last checkpoint durable, with `tail` as the place where
-    /// replay starts from then on. False when a checkpoint is running already, one failed, or
-    /// claimed extents left no room for it.
+    /// replay starts from then on. False when a checkpoint is running already (or its event
+    /// was not polled yet), when one failed, or when claimed extents left no room for it.
     pub fn begin_checkpoint(&mut self, tail: LogTail) -> bool {
-        if self.checkpoint.blocks_edits() {
+        if self.checkpoint.blocks_edits() || self.checkpoint_event.is_some() {
             return false;
         }
         let need = self.checkpoint_pages_most(u64::from(self.cache.dirty()));
@@ -299,12 +299,12 @@ impl Store {
         self.meta.unprepare(&mut self.space);
         self.checkpoints += 1;
         self.checkpoint.phase = Phase::Idle;
-        self.push_event(Event::CheckpointDone(self.checkpoint.tail));
+        self.checkpoint_event = Some(Event::CheckpointDone(self.checkpoint.tail));
     }
 
     fn fail_checkpoint(&mut self, status: Status) {
         self.checkpoint.phase = Phase::Failed;
-        self.push_event(Event::CheckpointFailed(status));
+        self.checkpoint_event = Some(Event::CheckpointFailed(status));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
 use crate::limits::{EXTENT_BLOCKS, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
 use crate::space::SpaceMap;
-use crate::{Damage, Event, ExtentState, Store};
+use crate::{Damage, ExtentState, Store};
 
 impl Store {
     /// Asks for the page of `node`. Nothing happens when every frame is pinned: some load is then
@@ -60,7 +60,7 @@ impl Store {
                 self.cache.frame_mut(frame).state = FrameState::Damaged;
                 self.damaged += 1;
                 let damage = Damage { page: ptr.page.get(), node: node.to_string(), fault };
-                self.push_event(Event::Damaged(damage));
+                self.report(damage);
             }
         }
     }

@@ -13,7 +13,9 @@ use crate::limits::{
 };
 use crate::meta::MetaSpace;
 use crate::space::SpaceMap;
-use crate::{Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId};
+use crate::{
+    Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId,
+};
 
 /// What a new volume is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub struct Store {
     pub(crate) damaged: u64,
     pub(crate) checkpoints: u64,
     pub(crate) reclaim_cursor: u64,
+    /// How the last checkpoint ended, until it is polled: never lost among reports of damage.
+    pub(crate) checkpoint_event: Option<Event>,
     pub(crate) events: Fifo<Event>,
 }
 
@@ -99,6 +103,7 @@ impl Store {
             damaged: 0,
             checkpoints: 0,
             reclaim_cursor: 0,
+            checkpoint_event: None,
             events: Fifo::new(EVENTS_MAX),
         }
     }
@@ -288,7 +293,7 @@ impl Store {
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop()
+        self.checkpoint_event.take().or_else(|| self.events.pop())
     }
 
     /// Most pages that may be dirty at a time: three quarters of the cache, and no more than what a
@@ -304,9 +309,9 @@ impl Store {
         dirty + (self.space_tree.page_count() + self.catalog_tree.page_count()) as u64
     }
 
-    pub(crate) fn push_event(&mut self, event: Event) {
+    pub(crate) fn report(&mut self, damage: Damage) {
         // A full queue of damage reports loses further reports; `stats().damaged` counts all.
-        let _ = self.events.push(event);
+        let _ = self.events.push(Event::Damaged(damage));
     }
 }
 

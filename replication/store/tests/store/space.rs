@@ -191,3 +191,20 @@ fn page_that_was_given_for_editing_is_given_until_the_checkpoint() {
     assert!(matches!(rig.store.edit(volume, 0), Edit::Busy));
     rig.turn();
 }
+
+#[test]
+fn each_change_of_a_volume_is_in_the_next_checkpoint() {
+    let mut rig = Rig::new(4096, SMALLEST, 64);
+    let volume = rig.create(1 << 30);
+    rig.checkpoint();
+    rig.store.resize_volume(volume, 2 << 30).unwrap();
+    rig.model.get_mut(&volume.0).unwrap().size = 2 << 30;
+    rig.checkpoint();
+    let mut rig = rig.remount().unwrap();
+    rig.verify();
+    rig.delete(volume);
+    rig.checkpoint();
+    let mut rig = rig.remount().unwrap();
+    rig.verify();
+    assert!(rig.store.volume(volume).is_some_and(|volume| !volume.is_active()));
+}
