@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use sim::{Plan, run};
 
-const USAGE: &str = "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--ram] [-v]
+const USAGE: &str = "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--ram] [--trace] [-v]
   --seed FIRST   the first seed (default 1)
   --seeds COUNT  how many seeds, one after the other (default 1)
   --small        short ones
   --ram          volumes in memory: network faults only
+  --trace        what happens to the node and the disks
   -v             the plan and the outcome of each seed
 ";
 
@@ -17,17 +18,20 @@ struct Options {
     count: u64,
     small: bool,
     ram: bool,
+    trace: bool,
     verbose: bool,
 }
 
 fn options() -> Option<Options> {
-    let mut options = Options { first: 1, count: 1, small: false, ram: false, verbose: false };
+    let mut options =
+        Options { first: 1, count: 1, small: false, ram: false, trace: false, verbose: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--seed" => options.first = words.next()?.parse().ok()?,
             "--seeds" => options.count = words.next()?.parse().ok()?,
             "--small" => options.small = true,
+            "--trace" => options.trace = true,
             "--ram" => options.ram = true,
             "-v" => options.verbose = true,
             _ => return None,
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
     let (mut simulated, mut done, mut crashes, mut early, mut steps) = (0.0, 0, 0, 0, 0);
     for seed in options.first..options.first.saturating_add(options.count) {
         let plan = Plan::new(seed);
+        let plan = Plan { trace: options.trace, ..plan };
         let plan = if options.small { plan.small() } else { plan };
         let plan = if options.ram { plan.in_ram() } else { plan };
         if options.verbose {

@@ -35,6 +35,8 @@ pub struct Plan {
     pub disk_errors: bool,
     /// Whether bits rot on the disks, outside of the log.
     pub rot: bool,
+    /// Print what happens to the node and the disks. Changes nothing else.
+    pub trace: bool,
 }
 
 /// A disk with a store on it.
@@ -104,6 +106,7 @@ impl Plan {
             ram: false,
             disk_errors: disk_errors && !calm,
             rot,
+            trace: false,
         }
     }
 

@@ -105,6 +105,8 @@ struct World {
     /// Disks fail requests now: a node may fail to start.
     forgiving: bool,
     report: Report,
+    /// Faults of each disk that were printed.
+    faults_seen: Vec<u64>,
 }
 
 /// Once the faults have stopped, everything must be answered within this virtual time.
@@ -148,6 +150,7 @@ impl World {
             mend_at: None,
             forgiving: plan.disk_errors,
             report: Report::default(),
+            faults_seen: vec![0; plan.disks.len()],
         }
     }
 
@@ -237,7 +240,29 @@ impl World {
         self.report.steps += 1;
         self.pipes.advance_to(self.now);
         self.appliance.disks.iter().for_each(|disk| disk.advance_to(self.now));
+        if self.plan.trace {
+            self.trace_disks();
+        }
         self.strike()
+    }
+
+    fn trace(&self, what: impl FnOnce() -> String) {
+        if self.plan.trace {
+            let time = self.now.saturating_since(Instant::ZERO);
+            println!("{time:?} moment {}: {}", self.ledger.moment, what());
+        }
+    }
+
+    /// Prints what the disks have done wrong since the last call.
+    fn trace_disks(&mut self) {
+        for index in 0..self.appliance.disks.len() {
+            let disk = &self.appliance.disks[index];
+            let seen = std::mem::replace(&mut self.faults_seen[index], disk.stats().faults);
+            let new = usize::try_from(disk.stats().faults - seen).expect("few at a time");
+            for fault in disk.faults().iter().rev().take(new) {
+                self.trace(|| format!("disk {index}: {fault:?}"));
+            }
+        }
     }
 
     fn next_moment(&self) -> Option<Instant> {
@@ -254,7 +279,8 @@ impl World {
         let mut worked = match self.appliance.turn(self.now) {
             Ok(worked) => worked,
             // A disk may fail a start; an operator tries again.
-            Err(_) if self.forgiving => {
+            Err(error) if self.forgiving => {
+                self.trace(|| error);
                 self.crash()?;
                 true
             }
@@ -278,6 +304,7 @@ impl World {
     fn strike(&mut self) -> Result<(), String> {
         if self.boot_at.is_some_and(|at| at <= self.now) {
             self.boot_at = None;
+            self.trace(|| "the node starts".to_owned());
             self.appliance.boot()?;
         }
         if let Some((at, host)) = self.mend_at
@@ -312,6 +339,7 @@ impl World {
         }
         let kind = self.faults.below(10);
         self.ledger.note(kind ^ self.now.as_ns());
+        self.trace(|| format!("fault {kind}"));
         match kind {
             0..4 if !self.plan.ram => return self.crash(),
             0..7 => {
@@ -336,7 +364,7 @@ impl World {
         Ok(())
     }
 
-    /// Flips a bit where data and maps are. The log is left alone: with one copy, the rot of its last
+    /// Flips a bit where data and maps are. The log is left alone: with one copy, rot in its last
     /// record cannot be told from a write that never finished.
     fn rot(&mut self) {
         let Some(disk) = self.faults.index(self.appliance.disks.len()) else { return };
@@ -356,6 +384,8 @@ impl World {
         self.report.crashes += 1;
         self.report.crashes_early += u64::from(!self.appliance.is_up());
         let power = self.faults.chance(2, 3);
+        let up = self.appliance.is_up();
+        self.trace(|| format!("the node dies (power cut: {power}, was up: {up})"));
         self.appliance.kill(power)?;
         let at = self.ledger.tick();
         self.ledger.history.crash(at);
