@@ -78,7 +78,7 @@
 //! # Memory
 //!
 //! Fixed at mount, and touched only as far as it is used: the page cache (64 MiB by default) and
-//! its index (0.5 MiB), 4 MiB per TiB of device for the allocator, 1 MiB for the table of metadata
+//! its bookkeeping (1.2 MiB), 4 MiB per TiB of device for the allocator, 1 MiB for the table of metadata
 //! extents (it doubles when 1.5 TiB are mapped), 0.5 MiB for the catalog. A thin volume costs its
 //! record until it is written. `tests/no_alloc.rs` shows that nothing is allocated later.
 
