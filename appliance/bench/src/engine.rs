@@ -12,14 +12,14 @@ use bdev_uring::{Allocation, FileDisk, FileOptions, create_file};
 use volume::{Engine, Event, FormatOptions, NewVolume, Stats, VolumeId, VolumeQueue};
 
 use crate::clock::Clock;
-use crate::direct::BLOCK_SIZE;
+use crate::direct::{BLOCK_SIZE, fill};
 use crate::error::BenchError;
 
 /// Buffers of an engine and of the jobs on it.
 const POOL_BYTES: u64 = 256 << 20;
 
 /// The identity of the stores and volumes that the bench makes.
-const UUID: [u8; 16] = *b"hftbench\x80\0\0\0\0\0\0\x03";
+pub const UUID: [u8; 16] = *b"hftbench\x80\0\0\0\0\0\0\x03";
 
 /// A file for a store, removed when dropped.
 pub struct Scratch {
@@ -59,14 +59,19 @@ impl Drop for Scratch {
     }
 }
 
-/// A disk in memory of `bytes`.
+/// A disk in memory of `bytes`. Every block was written once: the system's work of finding pages
+/// for it is not to be measured.
 ///
 /// # Errors
 /// When there is no memory for it.
 pub fn memory(bytes: u64) -> Result<Arc<dyn Bdev>, BenchError> {
-    let disk = RamDisk::new(BLOCK_SIZE, bytes / u64::from(BLOCK_SIZE));
+    let blocks = bytes / u64::from(BLOCK_SIZE);
     let what = "a disk in memory".to_owned();
-    Ok(Arc::new(disk.map_err(|source| BenchError::System { what, source })?))
+    let disk =
+        RamDisk::new(BLOCK_SIZE, blocks).map_err(|source| BenchError::System { what, source })?;
+    let pool = crate::direct::pool(1, 8, 128 << 10)?;
+    fill(open(&disk, &pool)?, &pool, BLOCK_SIZE, blocks)?;
+    Ok(Arc::new(disk))
 }
 
 /// Size of a device that takes a volume of `bytes` whole, and a log of `log_bytes`.

@@ -1,7 +1,8 @@
 //! The table: every row that `make bench` measures, device by device.
 
-use node::StoreSpec;
+use node::{Format, StoreSpec};
 
+use crate::engine::{Scratch, UUID, device_bytes, memory};
 use crate::error::BenchError;
 use crate::idle::idle_cpu;
 use crate::measures::{amplification, recovery};
@@ -14,6 +15,12 @@ use crate::workload::Rw;
 
 /// Depths of the small rows.
 const DEPTHS: [u32; 3] = [1, 32, 128];
+
+/// The rows of the engine without a disk: what it adds to a device in memory.
+fn engine_shapes() -> Vec<Shape> {
+    let small = |rw| Shape { rw, bytes: 4096, depth: 32, jobs: 1, digests: false };
+    [Rw::RandRead, Rw::RandWrite, Rw::RandRw].map(small).to_vec()
+}
 
 /// The rows of a device that stores what it is given.
 fn storage_shapes() -> Vec<Shape> {
@@ -29,20 +36,22 @@ fn storage_shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Measures all rows of `name` on a target with `store` behind it.
+/// Measures all rows of a device.
 fn device_rows(
     options: &Options,
-    name: &str,
-    store: impl FnOnce() -> Result<StoreSpec, BenchError>,
+    device: &Device,
+    shapes: Vec<Shape>,
     report: &mut Report,
 ) -> Result<(), BenchError> {
+    let name = device.to_string();
     let wanted = |shape: &Shape| options.wants(&format!("{name} {shape}"));
-    let shapes: Vec<Shape> = storage_shapes().into_iter().filter(wanted).collect();
+    let shapes: Vec<Shape> = shapes.into_iter().filter(wanted).collect();
     if shapes.is_empty() {
         return Ok(());
     }
-    let target = LocalTarget::start(plan(options, store()?))?;
-    let site = Site::local(name, &target);
+    let (store, _scratch) = store(options, device)?;
+    let target = LocalTarget::start(plan(options, store))?;
+    let site = Site::local(&name, &target);
     fill_site(options, &site)?;
     for shape in shapes {
         let row = row(options, &site, shape)?;
@@ -66,8 +75,9 @@ fn progress(options: &Options, row: &Row) {
 /// # Errors
 /// The first target or run that failed.
 pub fn measure(options: &Options, report: &mut Report) -> Result<(), BenchError> {
-    let bytes = options.size;
-    device_rows(options, "ram", || Ok(StoreSpec::Ram { bytes }), report)?;
+    device_rows(options, &Device::Ram, storage_shapes(), report)?;
+    device_rows(options, &Device::Store, storage_shapes(), report)?;
+    device_rows(options, &Device::StoreRam, engine_shapes(), report)?;
     facts(options, report)
 }
 
@@ -102,7 +112,8 @@ fn progress_fact(options: &Options, fact: &Fact) {
 /// # Errors
 /// A target or a run that failed.
 pub fn single(options: &Options, shape: Shape) -> Result<Row, BenchError> {
-    let target = LocalTarget::start(plan(options, store(options)?))?;
+    let (store, _scratch) = store(options, &options.device)?;
+    let target = LocalTarget::start(plan(options, store))?;
     let site = Site::local(&options.device.to_string(), &target);
     fill_site(options, &site)?;
     let row = row(options, &site, shape)?;
@@ -110,10 +121,17 @@ pub fn single(options: &Options, shape: Shape) -> Result<Row, BenchError> {
     Ok(row)
 }
 
-/// What is behind the volume that the command line asks for.
-fn store(options: &Options) -> Result<StoreSpec, BenchError> {
-    match options.device {
-        Device::Ram => Ok(StoreSpec::Ram { bytes: options.size }),
-        ref other => Err(BenchError::Usage(format!("no target for {other}"))),
+/// What is behind the volume, and the file that it needs.
+fn store(options: &Options, device: &Device) -> Result<(StoreSpec, Option<Scratch>), BenchError> {
+    let bytes = device_bytes(options.size, options.log_size);
+    let format = Some(Format { uuid: UUID, log_bytes: Some(options.log_size) });
+    match device {
+        Device::Ram => Ok((StoreSpec::Ram { bytes: options.size }, None)),
+        Device::Store => {
+            let scratch = Scratch::create(&options.folder, bytes)?;
+            Ok((StoreSpec::Device { device: scratch.open()?, format }, Some(scratch)))
+        }
+        Device::StoreRam => Ok((StoreSpec::Device { device: memory(bytes)?, format }, None)),
+        other => Err(BenchError::Usage(format!("no target for {other}"))),
     }
 }
