@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -12,6 +15,8 @@ use tempfile::TempDir;
 struct Process {
     child: Child,
     log: Vec<String>,
+    /// Reads the rest of the log, so that the daemon does not block on a full pipe.
+    rest: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Drop for Process {
@@ -35,7 +40,16 @@ fn dir() -> TempDir {
 
 /// Starts the daemon; ready when it says that it listens.
 fn start(dir: &Path) -> Process {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfastd"))
+    start_with(dir, None)
+}
+
+fn start_with(dir: &Path, notify: Option<&Path>) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
+    if let Some(path) = notify {
+        command.env("NOTIFY_SOCKET", path);
+        command.env("WATCHDOG_USEC", "100000");
+    }
+    let mut child = command
         .arg("--config")
         .arg(dir.join("holdfastd.toml"))
         .stdin(Stdio::null())
@@ -43,15 +57,15 @@ fn start(dir: &Path) -> Process {
         .spawn()
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut process = Process { child, log: Vec::new() };
+    let mut process = Process { child, log: Vec::new(), rest: None };
     let mut lines = stderr.lines();
     for line in &mut lines {
         let line = line.unwrap();
         let ready = line.contains("INFO listening ");
         process.log.push(line);
         if ready {
-            // Somebody must read on, or the daemon would block on a full pipe.
-            std::thread::Builder::new().spawn(move || lines.count()).unwrap();
+            let rest = Builder::new().spawn(move || lines.map_while(Result::ok).collect());
+            process.rest = Some(rest.unwrap());
             return process;
         }
     }
@@ -64,8 +78,12 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    fn wait(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+    /// Waits for the end; the exit code, and the whole log.
+    fn wait(mut self) -> (Option<i32>, Vec<String>) {
+        let status = self.child.wait().unwrap();
+        let mut log = std::mem::take(&mut self.log);
+        log.extend(self.rest.take().unwrap().join().unwrap());
+        (status.code(), log)
     }
 }
 
@@ -102,7 +120,7 @@ fn volumes_and_exports_survive_sigterm_and_sigkill() {
     let volume = ok(dir, "volume show db -o json");
     assert!(volume.contains("\"size_bytes\": 134217728"), "{volume}");
     process.signal("-TERM");
-    assert_eq!(process.wait().code(), Some(0));
+    assert_eq!(process.wait().0, Some(0));
     assert!(!dir.join("state/endpoints.json").exists());
 
     for _ in 0..3 {
@@ -124,7 +142,7 @@ fn a_killed_creation_leaves_a_volume_or_none_but_nothing_between() {
     let creating = {
         let dir = dir.to_owned();
         let create = move || holdfast(&dir, "volume create db --size 64MiB").0;
-        std::thread::Builder::new().spawn(create).unwrap()
+        Builder::new().spawn(create).unwrap()
     };
     process.signal("-KILL");
     process.wait();
@@ -170,4 +188,83 @@ fn an_io_backend_that_is_required_is_named_when_the_start_fails_without_it() {
     let process = start(dir.path());
     let chosen = "io backend: requested io_uring, selected io_uring";
     assert!(process.log.iter().any(|line| line.contains(chosen)), "{:?}", process.log);
+}
+
+#[test]
+fn the_standard_backend_serves_as_well() {
+    let dir = dir();
+    let dir = dir.path();
+    let file = dir.join("holdfastd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("io_backend = \"standard\"\n{text}")).unwrap();
+    let _process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    ok(dir, "volume create db --size 64MiB");
+    assert!(ok(dir, "store list -o json").contains("\"backend\": \"standard\""));
+}
+
+#[test]
+fn each_log_line_of_a_request_carries_its_id() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB --request-id job-1");
+    ok(dir, "volume create db --size 64MiB --request-id job-2");
+    let (code, _) = holdfast(dir, "volume create db --size 65MiB --request-id job-3");
+    assert_eq!(code, 4);
+    process.signal("-TERM");
+    let (code, log) = process.wait();
+    assert_eq!(code, Some(0));
+    for (id, method, message) in [
+        ("job-1", "store.init", "io backend: requested auto, selected "),
+        ("job-1", "store.init", "event=\"store_created\""),
+        ("job-2", "volume.create", "event=\"volume_created\""),
+        ("job-2", "volume.create", "request finished outcome=\"ok\""),
+        ("job-3", "volume.create", "request refused outcome=\"already_exists\""),
+    ] {
+        let span = format!("request{{request_id={id} method=\"{method}\"}}");
+        let found = log.iter().any(|line| line.contains(&span) && line.contains(message));
+        assert!(found, "{span} ... {message}\nis not in\n{}", log.join("\n"));
+    }
+    assert!(log.iter().all(|line| line.is_ascii()));
+}
+
+#[test]
+fn systemd_is_told_of_readiness_life_and_the_end() {
+    let dir = dir();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let hear = || {
+        let mut message = [0; 256];
+        let len = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    let process = start_with(dir.path(), Some(&path));
+    assert_eq!(hear().trim_end(), "READY=1");
+    assert_eq!(hear().trim_end(), "WATCHDOG=1");
+    process.signal("-TERM");
+    let mut last = hear();
+    while last.trim_end() == "WATCHDOG=1" {
+        last = hear();
+    }
+    assert_eq!(last.trim_end(), "STOPPING=1");
+    assert_eq!(process.wait().0, Some(0));
+}
+
+#[test]
+fn a_second_daemon_in_the_same_directory_fails_and_harms_nothing() {
+    let dir = dir();
+    let dir = dir.path();
+    let _process = start(dir);
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfastd"))
+        .arg("--config")
+        .arg(dir.join("holdfastd.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("is it used by another node?"), "{text}");
+    ok(dir, "node info");
+    assert!(dir.join("state/endpoints.json").exists());
 }

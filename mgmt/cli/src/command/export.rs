@@ -50,7 +50,13 @@ pub(super) async fn execute(
             let Export { volume, nqn, .. } = &outcome.value;
             let sentence = format!("volume {volume} is exported as {nqn}");
             let value = json::export(&outcome.value);
-            print_changed(terminal, output, value, outcome.changed, &sentence)
+            print_changed(terminal, output, value, outcome.changed, &sentence)?;
+            let nobody = HostAccess::Listed(Vec::new());
+            if output == Output::Table && outcome.value.access == nobody {
+                let hint = "no host may connect yet: holdfast export hosts add";
+                writeln!(terminal.out, "{hint} {volume} NQN")?;
+            }
+            Ok(())
         }
         ExportCommand::Remove { volume, if_exists, yes: _ } => {
             remove(client, volume, if_exists, output, terminal).await
