@@ -26,9 +26,10 @@ pub(crate) fn nvme_status(op: Op, status: Status) -> NvmeStatus {
         Status::WriteProtected => NvmeStatus::never(StatusCode::WRITE_PROTECTED),
         Status::ReservationConflict => NvmeStatus::never(StatusCode::RESERVATION_CONFLICT),
         Status::Aborted => NvmeStatus::again(StatusCode::ABORT_REQUESTED),
-        Status::Retry | Status::TimedOut => NvmeStatus::again(StatusCode::NAMESPACE_NOT_READY),
-        // The volume left this node: another path may have it.
-        Status::Gone => NvmeStatus::again(StatusCode::INTERNAL_PATH_ERROR),
+        Status::TimedOut => NvmeStatus::again(StatusCode::NAMESPACE_NOT_READY),
+        // The volume is moving or has left this node: another path, or this one a little later, may
+        // have it. Multipath hosts queue on a path error and do not fail the file system.
+        Status::Retry | Status::Gone => NvmeStatus::again(StatusCode::INTERNAL_PATH_ERROR),
     }
 }
 

@@ -282,7 +282,7 @@ impl Initiator {
         }
     }
 
-    /// Submits a raw command. It comes back through [`Initiator::poll_responses`].
+    /// Submits a raw command. It comes back through [`Initiator::poll_response`].
     ///
     /// # Errors
     /// The command itself, when there is no room or the queue is not ready.
