@@ -189,7 +189,7 @@ impl Check<'_> {
     fn run(&mut self, superblock: Superblock, options: &CheckOptions) {
         self.report.generation = superblock.generation.get();
         let (catalog, space) = (superblock.catalog, superblock.space);
-        let words = usize::try_from(superblock.pool_end.get().div_ceil(64)).expect("in memory");
+        let words = usize::try_from(superblock.area_end.get().div_ceil(64)).expect("in memory");
         self.data = vec![0; words];
         let options_small = Options { frames: FRAMES_MIN };
         let mut store = Store::empty(superblock, self.reader.geometry, &options_small);
@@ -306,7 +306,7 @@ impl Check<'_> {
     fn compare(&mut self, store: &Store) {
         let mut meta = vec![0u64; self.data.len()];
         for extent in self.pages.iter().map(|page| page / EXTENT_BLOCKS as u64) {
-            let at = usize::try_from(extent / 64).expect("pages were checked to lie in the pool");
+            let at = usize::try_from(extent / 64).expect("pages were checked to lie in the area");
             meta[at] |= 1 << (extent % 64);
         }
         for (word, meta) in meta.into_iter().enumerate() {

@@ -7,8 +7,8 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::format::{SUPERBLOCK_MAGIC, Superblock, VERSION};
 use crate::io::{Geometry, SuperStep, SuperWriter, key_of};
 use crate::limits::{
-    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN,
-    LOG_BYTES_MIN, PAGE_BYTES, POOL_EXTENTS_MIN,
+    AREA_EXTENTS_MIN, DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOG_BYTES_DEFAULT_MAX,
+    LOG_BYTES_DEFAULT_MIN, LOG_BYTES_MIN, PAGE_BYTES,
 };
 use crate::{FormatError, LogRegion, LogTail};
 
@@ -29,7 +29,7 @@ pub struct Formatted {
     /// Where its log region is.
     pub log: LogRegion,
     /// Extents for data and metadata.
-    pub pool_extents: u64,
+    pub extents: u64,
 }
 
 /// The machine that writes a fresh store: looks whether the device is empty, then writes the two
@@ -141,7 +141,7 @@ impl Format {
         let superblock = &self.superblock;
         Formatted {
             log: LogRegion { start: superblock.log_start.get(), bytes: superblock.log_bytes.get() },
-            pool_extents: superblock.pool_end.get() - superblock.pool_first.get(),
+            extents: superblock.area_end.get() - superblock.area_first.get(),
         }
     }
 
@@ -167,7 +167,7 @@ fn plan(info: &Info, options: &FormatOptions) -> Result<Superblock, FormatError>
         return Err(FormatError::LogSize { bytes: log });
     }
     let log_start = 2 * EXTENT_BYTES;
-    let needed = log.saturating_add(log_start + POOL_EXTENTS_MIN * EXTENT_BYTES);
+    let needed = log.saturating_add(log_start + AREA_EXTENTS_MIN * EXTENT_BYTES);
     if bytes < needed {
         return Err(FormatError::TooSmall { bytes, needed });
     }
@@ -178,11 +178,11 @@ fn plan(info: &Info, options: &FormatOptions) -> Result<Superblock, FormatError>
     superblock.generation = U64::new(1);
     superblock.block_bytes.set(u32::try_from(PAGE_BYTES).expect("4096"));
     superblock.extent_bytes.set(u32::try_from(EXTENT_BYTES).expect("65536"));
-    superblock.pool_end.set(bytes / EXTENT_BYTES);
+    superblock.area_end.set(bytes / EXTENT_BYTES);
     superblock.device_bytes.set(bytes / EXTENT_BYTES * EXTENT_BYTES);
     superblock.log_start.set(log_start);
     superblock.log_bytes.set(log);
-    superblock.pool_first.set((log_start + log) / EXTENT_BYTES);
+    superblock.area_first.set((log_start + log) / EXTENT_BYTES);
     superblock.next_volume = U32::new(1);
     superblock.set_tail(LogTail::START);
     debug_assert_eq!(superblock.as_bytes().len(), PAGE_BYTES);

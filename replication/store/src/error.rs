@@ -11,7 +11,7 @@ use crate::format::SlotFault;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The device is too small for two superblocks, the log and the smallest pool.
+    /// The device is too small for two superblocks, the log and the smallest area of extents.
     TooSmall {
         /// Bytes of the device.
         bytes: u64,

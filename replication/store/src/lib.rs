@@ -1,6 +1,6 @@
 //! Where blocks live on one device: superblocks, maps, allocation, checkpoints. Sans-IO.
 //!
-//! A store turns one device into a pool of 64 KiB extents and holds the maps of many thin volumes:
+//! A store turns one device into 64 KiB extents and holds the maps of many thin volumes:
 //! which extent holds which 64 KiB of which volume, which of its blocks were written, and their
 //! checksums. The map is a copy-on-write tree per volume; a checkpoint writes what changed to fresh
 //! pages and then moves the superblock, so the device always holds one whole, consistent map.
@@ -78,9 +78,9 @@
 //! # Memory
 //!
 //! Fixed at mount, and touched only as far as it is used: the page cache (64 MiB by default) and
-//! its bookkeeping (1.2 MiB), 4 MiB per TiB of device for the allocator, 1 MiB for the table of metadata
-//! extents (it doubles when 1.5 TiB are mapped), 0.5 MiB for the catalog. A thin volume costs its
-//! record until it is written. `tests/no_alloc.rs` shows that nothing is allocated later.
+//! its bookkeeping (1.2 MiB), 4 MiB per TiB of device for the allocator, 1 MiB for the table of
+//! metadata extents (it doubles when 1.5 TiB are mapped), 0.5 MiB for the catalog. A thin volume
+//! costs its record until it is written. `tests/no_alloc.rs` shows that nothing is allocated later.
 
 #![forbid(unsafe_code)]
 
@@ -110,9 +110,9 @@ pub use drive::{Machine, turn};
 pub use error::{FormatError, MountError, VolumeError};
 pub use format::{LeafEntry, VolumeRecord};
 pub use limits::{
-    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, FINDINGS_MAX, FRAMES_DEFAULT, FRAMES_MAX,
-    FRAMES_MIN, LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN, LOG_BYTES_MIN, NAME_BYTES_MAX,
-    PAGE_BYTES, POOL_EXTENTS_MIN, VOLUME_BYTES_MAX, VOLUMES_MAX,
+    AREA_EXTENTS_MIN, DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, FINDINGS_MAX,
+    FRAMES_DEFAULT, FRAMES_MAX, FRAMES_MIN, LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN,
+    LOG_BYTES_MIN, NAME_BYTES_MAX, PAGE_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX,
 };
 pub use mount::{Mount, Mounted};
 pub use store::{Store, StoreStats, VolumeSpec};

@@ -17,7 +17,7 @@ pub const DEVICE_EXTENTS_MAX: u64 = 1 << 32;
 /// Fewest extents that a new store must have left for data and metadata: 4 MiB.
 ///
 /// [`crate::Format`] refuses smaller devices with [`crate::FormatError::TooSmall`].
-pub const POOL_EXTENTS_MIN: u64 = 64;
+pub const AREA_EXTENTS_MIN: u64 = 64;
 
 /// Smallest log region that can be asked for, in bytes. Smaller is [`crate::FormatError::LogSize`].
 pub const LOG_BYTES_MIN: u64 = 1 << 20;

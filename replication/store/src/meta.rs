@@ -1,4 +1,4 @@
-//! Pages for metadata, carved out of extents of the same pool.
+//! Pages for metadata, carved out of extents of the same area.
 //!
 //! A table holds, for each metadata extent, which of its 16 pages are in use and which of these
 //! fell out of the tree since the last durable checkpoint. It is rebuilt at mount by walking the
@@ -72,7 +72,7 @@ impl MetaSpace {
 
     /// Takes extents until `need` pages can be allocated; prefers fresh extents (whose pages can
     /// be written together) to the holes of old ones while the holes are less than half.
-    /// False when the pool has not enough.
+    /// False when there are not enough.
     pub(crate) fn prepare(&mut self, need: u64, space: &mut SpaceMap) -> bool {
         let holes = self.free;
         let fresh_wanted = if holes < self.used + need { need } else { 0 };
@@ -197,7 +197,7 @@ impl MetaSpace {
 }
 
 fn place(page: u64) -> (Extent, u32) {
-    let extent = Extent::from_raw(page / EXTENT_BLOCKS as u64).expect("pages lie in the pool");
+    let extent = Extent::from_raw(page / EXTENT_BLOCKS as u64).expect("pages lie in the area");
     (extent, 1 << (page % EXTENT_BLOCKS as u64))
 }
 

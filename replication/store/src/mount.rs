@@ -267,7 +267,7 @@ impl Mount {
     fn begin_epoch(&mut self) -> Result<(), MountError> {
         let store = self.store.as_mut().expect("made before the walk");
         for number in store.meta.extents() {
-            let extent = Extent::from_raw(number).expect("marked pages lie in the pool");
+            let extent = Extent::from_raw(number).expect("marked pages lie in the area");
             if store.space.state(extent) != ExtentState::Mapped {
                 let what = "metadata in an extent that the space map calls free";
                 return Err(MountError::Inconsistent { what, at: number });
@@ -325,9 +325,9 @@ pub(crate) fn check_superblock(s: &Superblock, device_bytes: u64) -> Result<(), 
     if u64::from(s.extent_bytes.get()) != EXTENT_BYTES {
         return impossible("extent size");
     }
-    let (first, end) = (s.pool_first.get(), s.pool_end.get());
+    let (first, end) = (s.area_first.get(), s.area_end.get());
     if first >= end || end > DEVICE_EXTENTS_MAX || end * EXTENT_BYTES > s.device_bytes.get() {
-        return impossible("extent pool");
+        return impossible("area of extents");
     }
     let (log, bytes) = (s.log_start.get(), s.log_bytes.get());
     let aligned = log.is_multiple_of(EXTENT_BYTES) && bytes.is_multiple_of(EXTENT_BYTES);

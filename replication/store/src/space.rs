@@ -17,7 +17,7 @@ use crate::{Extent, ExtentState};
 /// The state of every extent.
 pub(crate) struct SpaceMap {
     first: u32,
-    /// The extent after the pool; a device may have 2^32.
+    /// The extent after the area; a device may have 2^32.
     end: u64,
     used: Vec<u64>,
     held: Vec<u64>,
@@ -39,7 +39,7 @@ struct Group {
 }
 
 impl SpaceMap {
-    /// A map for the pool `first..end` with everything free.
+    /// A map for the area `first..end` with everything free.
     pub(crate) fn new(first: u32, end: u64) -> SpaceMap {
         assert!(u64::from(first) < end);
         let extents = usize::try_from(end).expect("a device's extents fit the address space");
@@ -57,7 +57,7 @@ impl SpaceMap {
             dirty: 0,
             data_cursor: first as usize / 64,
         };
-        // What lies outside the pool is held for ever: neither allocated nor in the map.
+        // What lies outside the area is held for ever: neither allocated nor in the map.
         set_bits(&mut map.held, 0, first as usize);
         set_bits(&mut map.held, extents, words * 64);
         for group in 0..count {
@@ -93,7 +93,7 @@ impl SpaceMap {
     }
 
     pub(crate) fn state(&self, extent: Extent) -> ExtentState {
-        assert!(self.contains(extent.number()), "extents of the interface lie in the pool");
+        assert!(self.contains(extent.number()), "extents of the interface lie in the area");
         let (word, mask) = place(extent);
         match (self.used[word] & mask != 0, self.held[word] & mask != 0) {
             (false, false) => ExtentState::Free,
@@ -109,7 +109,7 @@ impl SpaceMap {
         Some(extent)
     }
 
-    /// Takes the lowest free extent: metadata stays together at the start of the pool.
+    /// Takes the lowest free extent: metadata stays together at the start of the area.
     pub(crate) fn take_low(&mut self) -> Option<Extent> {
         let word = self.free_word(0)?;
         let extent = self.extent_at(word, self.free_bits(word).trailing_zeros());
@@ -243,7 +243,7 @@ impl SpaceMap {
     }
 
     /// Takes the bits of one page of the map at mount. False when it claims extents that are not
-    /// in the pool.
+    /// in the area.
     pub(crate) fn read_page(&mut self, page: usize, words: &[U64; WORDS_PER_PAGE]) -> bool {
         let from = page * WORDS_PER_PAGE;
         for (i, word) in words.iter().enumerate() {
@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_the_pool_is_given_out() {
+    fn exactly_the_area_is_given_out() {
         let mut map = SpaceMap::new(70, 140);
         assert_eq!((map.free(), map.total()), (70, 70));
         let mut seen: Vec<u64> = (0..70).map(|_| map.take().unwrap().number()).collect();

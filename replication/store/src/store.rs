@@ -79,8 +79,8 @@ impl Store {
     /// The parts for the store that `superblock` describes, with nothing loaded yet.
     pub(crate) fn empty(superblock: Superblock, geometry: Geometry, options: &Options) -> Store {
         let frames = options.frames.clamp(FRAMES_MIN, FRAMES_MAX);
-        let first = u32::try_from(superblock.pool_first.get()).expect("checked by the mount");
-        let space = SpaceMap::new(first, superblock.pool_end.get());
+        let first = u32::try_from(superblock.area_first.get()).expect("checked by the mount");
+        let space = SpaceMap::new(first, superblock.area_end.get());
         let space_tree = FlatTree::new(OWNER_SPACE, space.pages());
         let catalog_tree = FlatTree::new(OWNER_CATALOG, CATALOG_PAGES);
         let catalog = Catalog::new(superblock.next_volume.get());
@@ -210,7 +210,7 @@ impl Store {
         self.space.state(extent)
     }
 
-    /// The extent with this number, if it lies in the pool.
+    /// The extent with this number, if it lies in the area.
     pub fn extent(&self, number: u64) -> Option<Extent> {
         Extent::from_raw(number).filter(|_| self.space.contains(number))
     }
@@ -225,7 +225,7 @@ impl Store {
         self.space.free().saturating_sub(beyond.div_ceil(EXTENT_BLOCKS as u64))
     }
 
-    /// Extents of the pool.
+    /// Extents of the area.
     pub fn total_extents(&self) -> u64 {
         self.space.total()
     }

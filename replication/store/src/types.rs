@@ -63,7 +63,7 @@ impl fmt::Display for Extent {
     }
 }
 
-/// What an extent of the pool is used for at this moment.
+/// What an extent is used for at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentState {
     /// Nothing: it can be allocated.

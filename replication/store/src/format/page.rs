@@ -107,7 +107,7 @@ pub struct LeafEntry {
 impl LeafEntry {
     /// The extent that holds the data, or `None` when nothing is mapped here.
     ///
-    /// Store code hands out entries with extents inside the pool only (pages are checked when they
+    /// Store code hands out entries with extents inside the area only (pages are checked when they
     /// are loaded).
     pub fn extent(&self) -> Option<Extent> {
         Extent::from_raw(self.extent.get())

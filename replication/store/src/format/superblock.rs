@@ -41,10 +41,10 @@ pub struct Superblock {
     pub log_start: U64,
     /// Bytes in the log region.
     pub log_bytes: U64,
-    /// First extent of the pool.
-    pub pool_first: U64,
-    /// The extent after the pool.
-    pub pool_end: U64,
+    /// First extent of the area for data and metadata.
+    pub area_first: U64,
+    /// The extent after the area.
+    pub area_end: U64,
     /// Where replay starts, in 4 KiB blocks of log since the store was created.
     pub tail_position: U64,
     /// Sequence number of the first record there.

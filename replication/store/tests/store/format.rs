@@ -3,14 +3,14 @@
 use bdev::{Rng, Status};
 use store::format::Superblock;
 use store::{
-    Event, Finding, FormatError, FormatOptions, Lookup, MountError, POOL_EXTENTS_MIN, VolumeId,
+    AREA_EXTENTS_MIN, Event, Finding, FormatError, FormatOptions, Lookup, MountError, VolumeId,
 };
 
 use crate::rig::{Disk, LOG_BYTES, Rig, UUID, check_disk, format, mount, options, pool};
 
 const EXTENT: usize = 64 << 10;
 const SMALLEST: usize = 2 * EXTENT + (1 << 20) + 64 * EXTENT;
-const _: () = assert!(POOL_EXTENTS_MIN == 64);
+const _: () = assert!(AREA_EXTENTS_MIN == 64);
 
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
@@ -149,8 +149,8 @@ fn unknown_features_and_impossible_layouts_are_refused() {
     assert_eq!(refused(12, &[2]), MountError::Version { found: 2 });
     assert_eq!(refused(73, &[2]), MountError::Geometry { what: "block size" });
     assert_eq!(refused(76, &[1]), MountError::Geometry { what: "extent size" });
-    assert_eq!(refused(112, &[83]), MountError::Geometry { what: "extent pool" });
-    assert_eq!(refused(104, &[83]), MountError::Geometry { what: "extent pool" });
+    assert_eq!(refused(112, &[83]), MountError::Geometry { what: "area of extents" });
+    assert_eq!(refused(104, &[83]), MountError::Geometry { what: "area of extents" });
     assert_eq!(refused(88, &[1]), MountError::Geometry { what: "log region" });
     assert_eq!(refused(232, &[0]), MountError::Geometry { what: "next volume id" });
     assert!(mount(&patch(&disk, 16, &[1]), &pool, 64).is_ok(), "compat bits may be ignored");
