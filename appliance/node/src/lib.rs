@@ -1,5 +1,3 @@
-#![forbid(unsafe_code)]
-
 //! The shard: owns the machines of one core and routes between them.
 //!
 //! A [`Shard`] is one struct with one method, `turn` (it is a [`reactor::Machine`]), that a pinned
@@ -64,6 +62,8 @@
 //! shards[0].turn(Instant::ZERO);
 //! assert_eq!(attached.take(), Some(Ok(())));
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod command;
 mod connections;

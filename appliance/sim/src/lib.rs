@@ -1,5 +1,3 @@
-#![forbid(unsafe_code)]
-
 //! Nodes, hosts, disks and sockets in one thread from one seed, and the checkers.
 //!
 //! The node is the production code: shards, engines, protocol machines, turned by a loop with a
@@ -36,6 +34,8 @@
 //! let report = run(&plan).expect("nothing is wrong");
 //! assert_eq!(report.hash, run(&plan).expect("nothing is wrong").hash);
 //! ```
+
+#![forbid(unsafe_code)]
 
 mod appliance;
 mod history;

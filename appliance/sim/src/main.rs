@@ -1,5 +1,7 @@
 //! `sim`: runs seeds until one fails.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use sim::{Plan, run};
