@@ -27,7 +27,9 @@ impl Core {
             Edit::Damaged(page) => return self.skip_damaged(group, page),
         };
         let before = entry.extent();
-        if let Move::Adopt { extent, .. } = group[0].what {
+        if let Move::Adopt { extent, .. } = group[0].what
+            && self.is_live(&group[0])
+        {
             self.adopt(&mut entry, &group[0], extent);
         }
         let mut fresh = None;
@@ -87,6 +89,14 @@ impl Core {
         let byte = page * BLOCK as u64;
         self.report_damage(group[0].volume, group[0].block, Damaged::Map, byte);
         self.drop_extent(group)
+    }
+
+    /// Whether any block of a direct write is still the newest. Writes through the log may have come
+    /// since the window was collected; they set no extent aside where the map has one, so what the
+    /// map has must stay.
+    fn is_live(&self, direct: &Candidate) -> bool {
+        let mut blocks = direct.block..direct.block + EXTENT_BLOCKS;
+        blocks.any(|block| self.is_newest(direct.volume, block, direct.lsn))
     }
 
     /// Maps the extent of a direct write, with the checksums of its blocks that are still newest.

@@ -3,7 +3,7 @@
 use bdev::{Fifo, Status};
 use store::{VolumeError, VolumeId, VolumeSpec};
 
-use crate::core::{Core, volume_info};
+use crate::core::{Core, QueueState, volume_info};
 use crate::error::{ControlError, Event, Token};
 use crate::limits::CONTROLS_MAX;
 
@@ -166,6 +166,11 @@ impl Core {
         }
         while self.controls.first == First::Waiting {
             let Some(mut control) = self.controls.waiting.front().copied() else { return };
+            let closing =
+                |(_, queue): (u32, &QueueState)| queue.volume == control.id.0 && queue.closed;
+            if control.verb == Verb::Delete && self.queues.iter().any(closing) {
+                return; // What a dropped queue had in flight ends first.
+            }
             let checked = match self.failed {
                 Some(status) => Err(ControlError::Device(status)),
                 None => self.check_control(&mut control),

@@ -38,7 +38,6 @@ pub(crate) struct QueueState {
 
 /// An engine that serves I/O. See the crate documentation for what calls what.
 pub(crate) struct Core {
-    pub(crate) pool: Rc<Pool>,
     pub(crate) device: Device,
     pub(crate) store: Store,
     pub(crate) wal: Wal,
@@ -80,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) sources: Vec<Source>,
     pub(crate) log_blocked: bool,
     pub(crate) idle_ns: u64,
+    /// Last, so that it is dropped after everything that holds its segments.
+    pub(crate) pool: Rc<Pool>,
 }
 
 /// What a [`Core`] is made of.

@@ -229,7 +229,7 @@ impl Core {
     }
 
     /// True when the record with this LSN is the last that touched the block.
-    fn is_newest(&self, volume: u32, block: u64, lsn: u64) -> bool {
+    pub(crate) fn is_newest(&self, volume: u32, block: u64, lsn: u64) -> bool {
         self.overlay.find(volume, block).is_some_and(|version| version.lsn == lsn)
     }
 

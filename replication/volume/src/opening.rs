@@ -37,10 +37,11 @@ impl Default for Options {
 /// An engine on its way to running.
 pub(crate) struct Opening {
     pub(crate) device: Device,
-    pool: Rc<Pool>,
     info: Info,
     options: Options,
     stage: Stage,
+    /// Last, so that it is dropped after everything that holds its segments.
+    pool: Rc<Pool>,
 }
 
 enum Stage {

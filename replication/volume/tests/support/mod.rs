@@ -16,9 +16,10 @@ use volume::{Engine, Event, FormatOptions, NewVolume, OpenError, Options, Volume
 /// An engine on a simulated disk.
 pub(crate) struct Rig {
     pub(crate) disk: SimDisk,
-    pub(crate) pool: Rc<Pool>,
     pub(crate) engine: Rc<RefCell<Engine>>,
     pub(crate) events: Vec<Event>,
+    /// Last, so that it is dropped after everything that holds its segments.
+    pub(crate) pool: Rc<Pool>,
 }
 
 /// Small tables, small groups: every edge is near.

@@ -12,6 +12,8 @@ pub(crate) struct Version {
     pub(crate) submitted: u64,
     /// Disk writes that had begun when the host saw it acknowledged.
     pub(crate) acknowledged: Option<u64>,
+    /// The host was told that there is no space: all, some or none of it happened.
+    pub(crate) refused: bool,
 }
 
 /// A write of a host, or something that has the same effect.
@@ -34,7 +36,7 @@ pub(crate) struct VolumeModel {
 
 impl VolumeModel {
     pub(crate) fn new(number: u64, bytes: u64) -> VolumeModel {
-        let start = Version { stamp: 0, submitted: 0, acknowledged: Some(0) };
+        let start = Version { stamp: 0, submitted: 0, acknowledged: Some(0), refused: false };
         let sectors = usize::try_from(bytes).unwrap() / SECTOR;
         VolumeModel { number, sectors: vec![vec![start]; sectors], writes: Vec::new() }
     }
@@ -42,7 +44,8 @@ impl VolumeModel {
     /// A write begins. Returns its index.
     pub(crate) fn begin(&mut self, start: usize, end: usize, stamp: u64, now: u64) -> usize {
         for sector in &mut self.sectors[start..end] {
-            sector.push(Version { stamp, submitted: now, acknowledged: None });
+            let (submitted, acknowledged, refused) = (now, None, false);
+            sector.push(Version { stamp, submitted, acknowledged, refused });
         }
         let (submitted, acknowledged) = (now, None);
         self.writes.push(Write { stamp, start, end, submitted, acknowledged });
@@ -57,9 +60,17 @@ impl VolumeModel {
         }
     }
 
-    /// The write failed without effect, or with: both are allowed from now on.
+    pub(crate) fn refuse(&mut self, write: usize) {
+        let Write { start, end, .. } = self.writes[write];
+        for sector in &mut self.sectors[start..end] {
+            sector.last_mut().unwrap().refused = true;
+        }
+    }
+
+    /// True while a write to one of these sectors is in flight.
     pub(crate) fn busy(&self, start: usize, end: usize) -> bool {
-        self.sectors[start..end].iter().any(|s| s.last().unwrap().acknowledged.is_none())
+        let in_flight = |v: &Version| v.acknowledged.is_none() && !v.refused;
+        self.sectors[start..end].iter().any(|sector| in_flight(sector.last().unwrap()))
     }
 
     /// The index of the newest version that was acknowledged by `now`.
@@ -143,7 +154,8 @@ impl VolumeModel {
     pub(crate) fn reset(&mut self, seen: &[u64]) {
         for (sector, &stamp) in self.sectors.iter_mut().zip(seen) {
             sector.clear();
-            sector.push(Version { stamp, submitted: 0, acknowledged: Some(0) });
+            let (submitted, acknowledged, refused) = (0, Some(0), false);
+            sector.push(Version { stamp, submitted, acknowledged, refused });
         }
         self.writes.clear();
     }

@@ -1,7 +1,7 @@
 //! A seeded workload of everything that hosts do, checked against the model as it goes.
 
-use bdev::{Completion, Data, Fifo, Lba, Op, Queue, Request, Rng, Tag};
-use volume::{VolumeId, VolumeQueue};
+use bdev::{Completion, Data, Fifo, Lba, Op, Queue, Request, Rng, Status, Tag};
+use volume::{Event, NewVolume, Token, VolumeId, VolumeQueue};
 
 use super::Rig;
 use super::model::{SECTOR, VolumeModel};
@@ -21,6 +21,26 @@ pub(crate) struct Target {
     flights: Vec<Option<Flight>>,
 }
 
+/// A volume that is created, written once, grown and deleted.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    name: String,
+    stage: Stage,
+    token: Option<Token>,
+    /// Disk writes that had begun when the stage was reached for sure.
+    created: Option<u64>,
+    delete_begun: Option<u64>,
+    deleted: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Creating,
+    Living(VolumeId, u32),
+    Deleting,
+    Gone,
+}
+
 #[derive(Clone, Debug)]
 enum Flight {
     Write(usize),
@@ -31,6 +51,8 @@ enum Flight {
 
 pub(crate) struct Workload {
     pub(crate) targets: Vec<Target>,
+    /// Volumes that come and go beside the others.
+    guests: Vec<Guest>,
     pub(crate) rng: Rng,
     next_stamp: u64,
     label: String,
@@ -46,7 +68,7 @@ impl Workload {
             targets.push(Target::new(rig, id, model, block_bytes));
         }
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
-        Workload { targets, rng, next_stamp: 1, label }
+        Workload { targets, guests: Vec::new(), rng, next_stamp: 1, label }
     }
 
     /// The same volumes on another rig, with models that were reset to what is there.
@@ -59,7 +81,8 @@ impl Workload {
         }
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
         // Stamps of this life differ from those of every earlier one.
-        Workload { targets, rng, next_stamp: 1 + (seed << 20), label }
+        let guests = Vec::new();
+        Workload { targets, guests, rng, next_stamp: 1 + (seed << 20), label }
     }
 
     /// Submits `count` requests and waits for all of them, or until the power fails.
@@ -83,8 +106,76 @@ impl Workload {
             if left == 0 || self.rng.chance(1, 2) {
                 rig.turn();
             }
+            if left > 0 && self.rng.chance(1, 12) {
+                self.step_guests(rig);
+            }
             self.collect(rig);
         }
+    }
+
+    /// Moves the volumes that come and go on.
+    fn step_guests(&mut self, rig: &mut Rig) {
+        let now = rig.disk.boundaries();
+        if self.guests.iter().all(|guest| guest.stage == Stage::Gone) && self.rng.chance(1, 2) {
+            let stamp = self.next_stamp;
+            self.next_stamp += 1;
+            let name = format!("guest-{stamp}");
+            let mut uuid = [9; 16];
+            uuid[..8].copy_from_slice(&stamp.to_le_bytes());
+            let new = NewVolume { uuid, name: &name, size: 256 << 10, block_bytes: 4096 };
+            let token = Some(rig.engine.borrow_mut().create_volume(&new).unwrap());
+            let (stage, created, delete_begun, deleted) = (Stage::Creating, None, None, None);
+            self.guests.push(Guest { name, stage, token, created, delete_begun, deleted });
+        }
+        for guest in self.guests.iter_mut().filter(|guest| guest.stage != Stage::Gone) {
+            let answer = rig.events.iter().find_map(|event| match event {
+                Event::Control { token, result } if Some(*token) == guest.token => Some(*result),
+                _ => None,
+            });
+            match (guest.stage, answer) {
+                (Stage::Creating, Some(result)) => {
+                    (guest.stage, guest.created) = (Stage::Living(result.unwrap(), 0), Some(now));
+                }
+                (Stage::Deleting, Some(result)) => {
+                    result.unwrap();
+                    (guest.stage, guest.deleted) = (Stage::Gone, Some(now));
+                }
+                (Stage::Living(id, age), _) if age < 6 => {
+                    // Writes that nobody waits for: the queue closes over them.
+                    let mut queue = rig.queue(id, 4);
+                    let mut requests = Fifo::new(1);
+                    let blocks = [1, 16, 32][age as usize % 3];
+                    let Some(buf) = rig.pool.take(blocks as usize * 4096) else { continue };
+                    let write = Request::write(Tag(0), Lba(16), blocks, buf.freeze());
+                    requests.push(write).unwrap();
+                    queue.submit(&mut requests);
+                    guest.stage = Stage::Living(id, age + 1);
+                }
+                (Stage::Living(id, _), _) => {
+                    let mut engine = rig.engine.borrow_mut();
+                    guest.token = Some(engine.delete_volume(id).unwrap());
+                    (guest.stage, guest.delete_begun) = (Stage::Deleting, Some(now));
+                }
+                (Stage::Creating | Stage::Deleting | Stage::Gone, _) => {}
+            }
+        }
+    }
+
+    pub(crate) fn guests(&self) -> Vec<Guest> {
+        self.guests.clone()
+    }
+
+    /// After a power cut before disk write `cut`, guests are there or not as they must be.
+    pub(crate) fn verify_guests(rig: &Rig, guests: &[Guest], cut: u64) -> Result<(), String> {
+        let by = |at: Option<u64>| at.is_some_and(|at| at <= cut);
+        for guest in guests {
+            let there = rig.engine.borrow().volume_by_name(&guest.name).is_some();
+            let must = by(guest.created) && !by(guest.delete_begun);
+            if (must && !there) || (by(guest.deleted) && there) {
+                return Err(format!("there: {there}, cut {cut}, {guest:?}"));
+            }
+        }
+        Ok(())
     }
 
     fn next_request(&mut self, rig: &Rig, at: usize) -> Option<Request> {
@@ -180,8 +271,11 @@ impl Target {
 
     fn on_completion(&mut self, done: Completion, now: u64, label: &str) {
         let flight = self.flights[done.tag.0 as usize].take().expect("in flight");
-        assert!(done.status.is_ok(), "{label}: {flight:?} ended with {:?}", done.status);
+        let refused = done.status == Status::NoSpace;
+        let fine = done.status.is_ok() || refused;
+        assert!(fine, "{label}: {flight:?} ended with {:?}", done.status);
         match flight {
+            Flight::Write(write) if refused => self.model.refuse(write),
             Flight::Write(write) => self.model.acknowledge(write, now),
             Flight::Other => {}
             Flight::Read(start, base) => {
