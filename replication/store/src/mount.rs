@@ -14,7 +14,9 @@ use crate::format::{
     VERSION,
 };
 use crate::io::{Geometry, KEY_SUPER, SuperStep, SuperWriter, key_of, slot_page};
-use crate::limits::{DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOADS_MAX, PAGE_BYTES};
+use crate::limits::{
+    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES,
+};
 use crate::loads::check_page;
 use crate::{Damage, Extent, ExtentState, LogTail, MountError, Options, Store};
 
@@ -35,7 +37,9 @@ pub struct Mount {
     options: Options,
     phase: Phase,
     supers: [Option<Result<Superblock, SlotFault>>; 2],
-    supers_asked: u32,
+    /// Copies that are still to be asked for, and how often each was.
+    supers_due: [bool; 2],
+    supers_asked: [u8; 2],
     store: Option<Store>,
     walk: Walk,
     pair: SuperWriter,
@@ -52,10 +56,10 @@ enum Phase {
     Ended,
 }
 
-/// Pages that are still to be read, and those that are being read.
+/// Pages that are still to be read, and those that are being read, with how often they were.
 struct Walk {
-    todo: Vec<(NodeId, PagePtr)>,
-    flights: Slots<(NodeId, PagePtr)>,
+    todo: Vec<(NodeId, PagePtr, u8)>,
+    flights: Slots<(NodeId, PagePtr, u8)>,
 }
 
 impl Mount {
@@ -68,7 +72,8 @@ impl Mount {
             options: options.clone(),
             phase: Phase::Supers,
             supers: [None, None],
-            supers_asked: 0,
+            supers_due: [true; 2],
+            supers_asked: [0; 2],
             store: None,
             walk: Walk { todo: Vec::new(), flights: Slots::new(LOADS_MAX) },
             pair: SuperWriter::new(geometry),
@@ -113,8 +118,11 @@ impl Mount {
     }
 
     fn read_supers(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
-        while self.supers_asked < 2 && !requests.is_full() {
-            let slot = self.supers_asked;
+        for slot in 0..2 {
+            let at = slot as usize;
+            if !self.supers_due[at] || requests.is_full() {
+                continue;
+            }
             if (slot_page(slot) + 1) * PAGE_BYTES as u64 > self.device_bytes {
                 let needed = 2 * EXTENT_BYTES;
                 let error = MountError::DeviceSize { found: self.device_bytes, needed };
@@ -124,7 +132,8 @@ impl Mount {
             let Some(buf) = pool.take(PAGE_BYTES) else { return };
             let request = self.geometry.read(KEY_SUPER | slot, slot_page(slot), 1, buf);
             assert!(requests.push(request).is_ok(), "room was checked");
-            self.supers_asked += 1;
+            self.supers_due[at] = false;
+            self.supers_asked[at] += 1;
         }
     }
 
@@ -134,7 +143,12 @@ impl Mount {
             Data::Into(buf) if status.is_ok() => Superblock::parse(buf.bytes(), slot),
             _ => Err(SlotFault::Unreadable),
         };
-        self.supers[slot as usize] = Some(found);
+        let at = slot as usize;
+        if found == Err(SlotFault::Unreadable) && self.supers_asked[at] < LOAD_ATTEMPTS_MAX {
+            self.supers_due[at] = true;
+            return Ok(());
+        }
+        self.supers[at] = Some(found);
         let [Some(a), Some(b)] = &self.supers else { return Ok(()) };
         let (newest, slot) = match (a, b) {
             (Err(SlotFault::Magic), Err(SlotFault::Magic)) => return Err(MountError::NoStore),
@@ -183,32 +197,40 @@ impl Mount {
             return Err(MountError::Inconsistent { what: "page referenced twice", at: page });
         }
         if node.kind() != Kind::Leaf {
-            self.walk.todo.push((node, ptr));
+            self.walk.todo.push((node, ptr, 0));
         }
         Ok(())
     }
 
     fn read_pages(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
         while !requests.is_full() && !self.walk.flights.is_full() {
-            let Some(&(node, ptr)) = self.walk.todo.last() else { return };
+            let Some(&(node, ptr, attempts)) = self.walk.todo.last() else { return };
             let Some(buf) = pool.take(PAGE_BYTES) else { return };
             self.walk.todo.pop();
-            let key = self.walk.flights.insert((node, ptr)).expect("room was checked");
+            let key =
+                self.walk.flights.insert((node, ptr, attempts + 1)).expect("room was checked");
             let request = self.geometry.read(key, ptr.page.get(), 1, buf);
             assert!(requests.push(request).is_ok(), "room was checked");
         }
     }
 
     fn on_page(&mut self, key: u32, status: Status, data: &Data) -> Result<(), MountError> {
-        let (node, ptr) = self.walk.flights.remove(key).expect("completions name a read");
+        let flight = self.walk.flights.remove(key).expect("completions name a read");
+        let (node, ptr, attempts) = flight;
         let fault = |fault| damaged(node, ptr.page.get(), fault);
-        let Data::Into(buf) = data else { return Err(fault(PageFault::Unreadable)) };
-        if !status.is_ok() {
-            return Err(fault(PageFault::Unreadable));
-        }
-        let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
         let store = self.store.as_mut().expect("made before the walk");
-        check_page(page, node, &ptr, &store.superblock.uuid, &store.space).map_err(fault)?;
+        let checked = match data {
+            Data::Into(buf) if status.is_ok() => {
+                let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
+                check_page(page, node, &ptr, &store.superblock.uuid, &store.space).map(|_| page)
+            }
+            _ => Err(PageFault::Unreadable),
+        };
+        if checked.is_err() && attempts < LOAD_ATTEMPTS_MAX {
+            self.walk.todo.push((node, ptr, attempts)); // One bad transfer is not rot.
+            return Ok(());
+        }
+        let page = checked.map_err(fault)?;
         let index = usize::try_from(node.index).map_err(|_| fault(PageFault::Contents))?;
         let sane = match node.kind() {
             Kind::Catalog => store.catalog.read_page(index, page.catalog()),

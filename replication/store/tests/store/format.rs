@@ -319,7 +319,10 @@ fn passing_device_errors_are_retried() {
     let mut rig = rig.remount().unwrap();
     rig.disk.fail(2);
     rig.verify();
-    rig.disk.fail(3);
+    rig.disk.fail(4);
+    let mut rig = rig.remount().unwrap();
+    rig.verify();
+    rig.disk.fail(6);
     let unreadable = [store::format::SlotFault::Unreadable; 2];
     assert_eq!(rig.remount().err(), Some(MountError::Superblocks { faults: unreadable }));
 }
