@@ -56,6 +56,8 @@ pub(crate) struct Workload {
     pub(crate) rng: Rng,
     next_stamp: u64,
     label: String,
+    /// The disk is hostile: requests may fail in any way, and volumes do not come and go.
+    pub(crate) tolerant: bool,
 }
 
 impl Workload {
@@ -68,7 +70,7 @@ impl Workload {
             targets.push(Target::new(rig, id, model, block_bytes));
         }
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
-        Workload { targets, guests: Vec::new(), rng, next_stamp: 1, label }
+        Workload { targets, guests: Vec::new(), rng, next_stamp: 1, label, tolerant: false }
     }
 
     /// The same volumes on another rig, with models that were reset to what is there.
@@ -82,7 +84,8 @@ impl Workload {
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
         // Stamps of this life differ from those of every earlier one.
         let guests = Vec::new();
-        Workload { targets, guests, rng, next_stamp: 1 + (seed << 20), label }
+        let next_stamp = 1 + (seed << 20);
+        Workload { targets, guests, rng, next_stamp, label, tolerant: false }
     }
 
     /// Submits `count` requests and waits for all of them, or until the power fails.
@@ -106,7 +109,7 @@ impl Workload {
             if left == 0 || self.rng.chance(1, 2) {
                 rig.turn();
             }
-            if left > 0 && self.rng.chance(1, 12) {
+            if left > 0 && !self.tolerant && self.rng.chance(1, 12) {
                 self.step_guests(rig);
             }
             self.collect(rig);
@@ -228,7 +231,8 @@ impl Workload {
         for target in &mut self.targets {
             target.queue.poll(&mut completions);
             while let Some(done) = completions.pop() {
-                target.on_completion(done, rig.disk.boundaries(), &self.label);
+                let now = rig.disk.boundaries();
+                target.on_completion(done, now, &self.label, self.tolerant);
             }
         }
     }
@@ -269,15 +273,16 @@ impl Target {
         Target { id, queue, model, block_bytes: block_bytes as usize, flights }
     }
 
-    fn on_completion(&mut self, done: Completion, now: u64, label: &str) {
+    fn on_completion(&mut self, done: Completion, now: u64, label: &str, tolerant: bool) {
         let flight = self.flights[done.tag.0 as usize].take().expect("in flight");
-        let refused = done.status == Status::NoSpace;
+        let refused = done.status == Status::NoSpace || (tolerant && !done.status.is_ok());
         let fine = done.status.is_ok() || refused;
         assert!(fine, "{label}: {flight:?} ended with {:?}", done.status);
         match flight {
             Flight::Write(write) if refused => self.model.refuse(write),
             Flight::Write(write) => self.model.acknowledge(write, now),
             Flight::Other => {}
+            Flight::Read(..) if refused => {}
             Flight::Read(start, base) => {
                 let Data::Into(buf) = done.data else { panic!("a read gives its buffer back") };
                 for (index, base) in base.into_iter().enumerate() {
