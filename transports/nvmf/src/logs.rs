@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use nvme_spec::{
     AnaGroupDescriptor, AnaHeader, ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog,
     FirmwareSlots, NvmeStatus, SmartLog, Sqe, StatusCode, SupportedLogPages, U16, U32, U64,
-    ana_state, effects, fid_effects, lid, opcode,
+    ana_state, csi, effects, fid_effects, lid, opcode,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -38,6 +38,8 @@ pub(crate) struct LogRequest {
     nsid: u32,
     /// LSP: log specific.
     specific: u8,
+    /// CSI: the command set that the page is about.
+    csi: u8,
     /// RAE.
     pub(crate) retain_event: bool,
     /// LPO, bytes.
@@ -55,7 +57,8 @@ impl LogRequest {
             return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
         }
         let (specific, retain_event) = (high & 0x7f, high & 0x80 != 0);
-        Ok(LogRequest { lid, nsid: sqe.nsid.get(), specific, retain_event, offset })
+        let [.., csi] = sqe.cdw14.get().to_le_bytes();
+        Ok(LogRequest { lid, nsid: sqe.nsid.get(), specific, csi, retain_event, offset })
     }
 }
 
@@ -141,6 +144,9 @@ pub(crate) fn fill_io(
         lid::CHANGED_NAMESPACES => {
             put_whole(request, page, &changed(source, !request.retain_event))?;
             return Ok(EVENT_NAMESPACES);
+        }
+        lid::EFFECTS if request.csi != csi::NVM => {
+            return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
         }
         lid::EFFECTS => put_whole(request, page, &io_effects())?,
         lid::FID_EFFECTS => put_whole(request, page, &feature_effects())?,
