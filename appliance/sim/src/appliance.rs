@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bdev::{Instant, Pool, PoolConfig};
+use bdev::{Instant, Pool, PoolConfig, Rng};
 use bdev_sim::SimDisk;
 use net::{PipeNet, Pipes};
 use node::{
@@ -15,6 +15,7 @@ use node::{
 use nvmf::{Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem};
 use reactor::Machine;
 
+use crate::meddle::Operator;
 use crate::plan::Plan;
 
 /// Where the node listens.
@@ -35,6 +36,7 @@ pub struct Appliance {
     life: Option<Life>,
     lives: u64,
     refused: bool,
+    operator: Operator,
     /// Times that the node was ready for hosts.
     pub boots: u64,
 }
@@ -78,6 +80,7 @@ impl Appliance {
             life: None,
             lives: 0,
             refused: false,
+            operator: Operator::new(plan.volumes[0].bytes),
             boots: 0,
         }
     }
@@ -174,6 +177,15 @@ impl Appliance {
 
     fn step(&mut self) -> Result<bool, String> {
         let Some(life) = &mut self.life else { return Ok(false) };
+        if let Some(grown) = self.operator.poll(self.plan.disk_errors || self.plan.rot)? {
+            if let (Some(bytes), Some((_, volume))) = (grown, &mut life.volumes[0]) {
+                volume.bytes = bytes;
+                if matches!(life.stage, Stage::Up) {
+                    life.publish();
+                }
+            }
+            return Ok(true);
+        }
         let next = match &mut life.stage {
             Stage::Opening(tickets) => {
                 for (index, slot) in tickets.iter_mut().enumerate() {
@@ -275,12 +287,18 @@ impl Appliance {
     fn create_volumes(&mut self) -> Result<Vec<Option<Ticket<VolumeStatus>>>, String> {
         let life = self.life.as_mut().expect("it takes a step");
         let mut tickets = Vec::new();
+        let volumes = life.stores[0].1.iter().flat_map(|status| &status.volumes);
+        self.operator.check(&volumes.cloned().collect::<Vec<_>>())?;
         for (index, plan) in self.plan.volumes.iter().enumerate() {
             let (store, status) = &life.stores[plan.disk];
             let name = format!("volume-{index}");
             let volumes = status.iter().flat_map(|status| &status.volumes);
             if let Some(found) = volumes.into_iter().find(|volume| volume.name == name) {
-                if (found.bytes, found.block_size) != (plan.bytes, plan.block_size) {
+                let size = match index {
+                    0 => self.operator.takes_size(found.bytes),
+                    _ => found.bytes == plan.bytes,
+                };
+                if !size || found.block_size != plan.block_size {
                     return Err(format!("{name} came back as {found:?}"));
                 }
                 life.volumes[index] = Some((*store, found.clone()));
@@ -297,6 +315,29 @@ impl Appliance {
             tickets.push(Some(ticket.map_err(|error| error.to_string())?));
         }
         Ok(tickets)
+    }
+
+    /// Creates, deletes or grows a volume, if the node is up.
+    ///
+    /// # Errors
+    /// When the node refuses.
+    pub fn meddle(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let Some(life) = self.life.as_ref().filter(|life| matches!(life.stage, Stage::Up)) else {
+            return Ok(());
+        };
+        let Some((store, volume)) = &life.volumes[0] else { return Ok(()) };
+        let scratch_store = life.stores[0].0;
+        self.operator.meddle(rng, &life.control, scratch_store, (*store, volume.id))
+    }
+
+    /// Changes of volumes that were acknowledged.
+    pub fn changes(&self) -> u64 {
+        self.operator.changes
+    }
+
+    /// Whether a change of a volume is under way.
+    pub fn is_meddling(&self) -> bool {
+        self.operator.is_busy()
     }
 
     /// When a shard wants to be turned although nothing happens.
@@ -322,6 +363,7 @@ impl Appliance {
     /// When buffers are missing.
     pub fn kill(&mut self, power: bool) -> Result<(), String> {
         let Some(life) = self.life.take() else { return Ok(()) };
+        self.operator.on_death();
         if power {
             self.disks.iter().for_each(SimDisk::power_off);
         }

@@ -19,7 +19,8 @@
 //! **Checks.** Each block is a linearisable register across crashes ([`History`]); each request is
 //! answered once; a request is answered with no error that the plan does not allow; once the faults
 //! stop, everything is answered within two virtual minutes; every buffer comes back, also from a
-//! node that dies; volumes that were created exist; no assertion of the node fails.
+//! node that dies; volumes that were created or deleted or have grown are so after every start; no
+//! assertion of the node fails.
 //!
 //! **What it deliberately is not.** Not a model: there is no second implementation. It cannot find
 //! what needs real threads: shards of one node are turned one after the other.
@@ -40,6 +41,7 @@
 mod appliance;
 mod history;
 mod host;
+mod meddle;
 mod pattern;
 mod plan;
 mod workload;

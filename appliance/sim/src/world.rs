@@ -41,6 +41,8 @@ pub struct Report {
     pub connects: u64,
     /// Other faults: resets, cuts, stalls.
     pub faults: u64,
+    /// Volumes created, deleted or grown meanwhile.
+    pub changes: u64,
     /// Faults of the disks.
     pub disk_faults: u64,
     /// The store was refused because of what had rotted.
@@ -168,6 +170,7 @@ impl World {
         self.wait("an answer to every request", |world| {
             world.hosts.iter().all(|(_, workload)| workload.outstanding() == 0)
         })?;
+        self.wait("the operator", |world| !world.appliance.is_meddling())?;
         if self.plan.disk_errors {
             // A store that a disk has failed serves again when it is opened again.
             self.crash()?;
@@ -342,6 +345,7 @@ impl World {
         self.trace(|| format!("fault {kind}"));
         match kind {
             0..4 if !self.plan.ram => return self.crash(),
+            4 | 5 if !self.plan.ram => return self.appliance.meddle(&mut self.faults),
             0..7 => {
                 let host = self.host_address();
                 self.pipes.reset_host(host);
@@ -410,6 +414,7 @@ impl World {
         report.time = self.now.saturating_since(Instant::ZERO);
         report.reads = self.ledger.history.reads;
         report.boots = self.appliance.boots;
+        report.changes = self.appliance.changes();
         for (host, workload) in &self.hosts {
             report.done += workload.done;
             report.errors += workload.errors.iter().sum::<u64>();
