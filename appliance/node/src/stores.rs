@@ -61,9 +61,8 @@ struct Entry {
 
 impl Stores {
     pub(crate) fn new(pool: Rc<Pool>, shard: usize) -> Stores {
-        let mut table = Vec::with_capacity(STORES_MAX);
-        table.resize_with(STORES_MAX, || None);
-        Stores { table, pool, shard }
+        // As long as the largest number that is in use: every turn goes through it.
+        Stores { table: Vec::with_capacity(STORES_MAX), pool, shard }
     }
 
     /// Moves every store on. True when anything happened.
@@ -88,9 +87,14 @@ impl Stores {
     }
 
     pub(crate) fn begin_open(&mut self, id: StoreId, spec: &StoreSpec) -> Result<(), NodeError> {
-        let max = self.table.len();
-        let too_many = NodeError::TooMany { what: "stores", max };
-        let slot = self.table.get_mut(id.0 as usize).ok_or(too_many)?;
+        let index = id.0 as usize;
+        if index >= STORES_MAX {
+            return Err(NodeError::TooMany { what: "stores", max: STORES_MAX });
+        }
+        if index >= self.table.len() {
+            self.table.resize_with(index + 1, || None);
+        }
+        let slot = &mut self.table[index];
         if slot.is_some() {
             return Err(NodeError::InUse);
         }
