@@ -64,7 +64,7 @@ connect() {
     nvme connect -t tcp -a "$ADDRESS" -s "$PORT" -n "$NQN" --hostnqn="$HOSTNQN" \
         --hostid="$HOSTID" --nr-io-queues="${QUEUES:-2}" \
         --reconnect-delay=1 --ctrl-loss-tmo=60 --keep-alive-tmo=15 "$@"
-    until_true 20 find_device
+    until_true 120 find_device
 }
 
 disconnect() {

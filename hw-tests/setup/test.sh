@@ -92,7 +92,7 @@ tests() {
     local status=0
     if cargo nextest --version >/dev/null 2>&1; then
         step tests tests_nextest || status=$?
-        local junit=$target/nextest/ci/junit.xml summary
+        local junit=target/nextest/ci/junit.xml summary # not under CARGO_TARGET_DIR
         summary=$(grep -E '^ *Summary ' "$logs/tests" | tail -n 1)
         number() {
             [[ $summary =~ ([0-9]+)\ $1 ]] && echo "${BASH_REMATCH[1]}" || echo 0

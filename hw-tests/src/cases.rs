@@ -1,6 +1,7 @@
 //! All cases, in the order they run: cheap ones first.
 
 mod crash;
+mod demo;
 mod discovery;
 mod filesystems;
 mod io;
@@ -16,6 +17,7 @@ pub(crate) fn all() -> Vec<Case> {
         io::cases(),
         filesystems::cases(),
         life::cases(),
+        demo::cases(),
         rot::cases(),
         crash::cases(),
     ]

@@ -95,6 +95,11 @@ impl Lab {
         console
     }
 
+    /// Scratch space of this run.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.work
+    }
+
     /// The directory that the guest sees as `/lab`.
     pub(crate) fn share(&self) -> PathBuf {
         self.work.join("share")

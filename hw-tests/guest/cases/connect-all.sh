@@ -1,7 +1,7 @@
 # connect-all finds the subsystem by discovery and connects to it; nvme list shows it.
 . ./lib.sh
 nvme connect-all -t tcp -a "$ADDRESS" -s "$DISCOVERY_PORT" --hostnqn="$HOSTNQN" --hostid="$HOSTID"
-until_true 20 find_device
+until_true 120 find_device
 listed=$(nvme list)
 echo "$listed"
 case $listed in *"$path "*) ;; *) fail "$path is not listed" ;; esac

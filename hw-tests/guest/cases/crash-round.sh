@@ -13,13 +13,13 @@ ledger() {
 mount "$files" /mnt/crash
 
 fio --name=files --directory=/mnt/crash --filename_format="round.$SEED.\$jobnum" --numjobs=2 \
-    --ioengine=libaio --iodepth=4 --direct=1 --rw=randwrite --bs=4k --size=1m --fsync=8 \
+    --ioengine=libaio --iodepth=4 --direct=1 --rw=randwrite --bs=4k --size=512k --fsync=8 \
     --verify=crc32c --verify_fatal=1 --randseed="$SEED" --minimal >/tmp/fio 2>&1 &
 fio=$!
 fio_writes() {
     [ -s "/mnt/crash/round.$SEED.0" ]
 }
-until_true 20 fio_writes
+until_true 120 fio_writes
 note started
 ledger write --records "$RECORDS" --batch 4
 wait "$fio" || {

@@ -4,7 +4,7 @@ find_device
 has_size() {
     is "/sys/block/${path##*/}/size" $((BYTES / 512))
 }
-until_true 20 has_size
+until_true 120 has_size
 dd if=/dev/urandom of=/tmp/block bs=4096 count=1 status=none
 dd if=/tmp/block of="$path" bs=4096 seek=$((BYTES / 4096 - 1)) oflag=direct status=none
 dd if="$path" of=/tmp/found bs=4096 skip=$((BYTES / 4096 - 1)) count=1 iflag=direct status=none
