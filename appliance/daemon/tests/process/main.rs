@@ -1,0 +1,7 @@
+//! The real program: real reactors, a store on a file, and a host on TCP.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod data;
+mod life;
+mod stand;
