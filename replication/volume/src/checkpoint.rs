@@ -17,14 +17,39 @@ pub(crate) struct Checkpoint {
     /// The newest boundary of the log that the map covers.
     covered: Point,
     /// Space of deleted volumes waits to be given back.
-    pub(crate) reclaim: bool,
+    reclaim: bool,
+    /// No deleted volume is in the catalog of the running checkpoint, and of the last one.
+    begun_clean: bool,
+    clean: bool,
     /// An edit was refused until a checkpoint has been.
     pub(crate) wanted: bool,
 }
 
 impl Checkpoint {
     pub(crate) fn new(tail: Point) -> Checkpoint {
-        Checkpoint { forgetting: None, covered: tail, reclaim: true, wanted: false }
+        Checkpoint {
+            forgetting: None,
+            covered: tail,
+            reclaim: true,
+            begun_clean: false,
+            clean: false,
+            wanted: false,
+        }
+    }
+
+    /// A volume was deleted.
+    pub(crate) fn deleted(&mut self) {
+        (self.reclaim, self.begun_clean, self.clean) = (true, false, false);
+    }
+
+    /// True when the durable catalog knows no deleted volume that is still being given back.
+    pub(crate) fn forgot_deleted(&self) -> bool {
+        self.clean
+    }
+
+    /// The catalog had no such volume when it was mounted.
+    pub(crate) fn nothing_deleted(&mut self) {
+        (self.reclaim, self.clean) = (false, true);
     }
 
     /// The checkpoint failed.
@@ -49,7 +74,7 @@ impl Core {
 
     /// Everything that the log holds shall be in the map soon.
     pub(crate) fn wants_all(&self) -> bool {
-        self.draining || self.space_wanted || self.is_idle()
+        self.draining || self.space_wanted || self.controls.wants_checkpoint || self.is_idle()
     }
 
     fn is_idle(&self) -> bool {
@@ -117,6 +142,7 @@ impl Core {
             || (self.is_pressed() && gain > 0 && (rest || share >= PRESSED_SHARE))
             || (self.is_scarce() && gain > 0)
             || (self.wants_all() && rest && (gain > 0 || self.store.is_dirty()))
+            || (self.controls.wants_checkpoint && !self.checkpoint.reclaim)
     }
 
     /// The newest boundary of the log before which everything is in the map.
@@ -136,12 +162,14 @@ impl Core {
         let point = self.covered();
         let tail = LogTail { position: point.position, lsn: point.lsn.0, chain: point.chain };
         self.checkpoint.wanted = false;
+        self.checkpoint.begun_clean = !self.checkpoint.reclaim;
         self.store.begin_checkpoint(tail)
     }
 
     /// A checkpoint is durable.
     pub(crate) fn on_checkpoint(&mut self, tail: LogTail) {
         self.stats.checkpoints += 1;
+        self.checkpoint.clean |= self.checkpoint.begun_clean;
         let point = Point { position: tail.position, lsn: Lsn(tail.lsn), chain: tail.chain };
         self.checkpoint.forgetting = Some(point);
     }

@@ -124,11 +124,14 @@ pub(crate) struct Controls {
     waiting: Fifo<Control>,
     first: First,
     next_token: u64,
+    /// A creation waits until no checkpoint knows the volumes that were deleted.
+    pub(crate) wants_checkpoint: bool,
 }
 
 impl Controls {
     pub(crate) fn new() -> Controls {
-        Controls { waiting: Fifo::new(CONTROLS_MAX), first: First::Waiting, next_token: 1 }
+        let (waiting, first) = (Fifo::new(CONTROLS_MAX), First::Waiting);
+        Controls { waiting, first, next_token: 1, wants_checkpoint: false }
     }
 
     /// True when the log says more about volumes than the catalog.
@@ -164,12 +167,18 @@ impl Core {
         if self.controls.is_ahead() && !self.store.is_checkpointing() {
             self.apply_control();
         }
+        self.controls.wants_checkpoint = false;
         while self.controls.first == First::Waiting {
             let Some(mut control) = self.controls.waiting.front().copied() else { return };
             let closing =
                 |(_, queue): (u32, &QueueState)| queue.volume == control.id.0 && queue.closed;
             if control.verb == Verb::Delete && self.queues.iter().any(closing) {
                 return; // What a dropped queue had in flight ends first.
+            }
+            if control.verb == Verb::Create && !self.checkpoint.forgot_deleted() {
+                // A replay must not find the old volume in the way of the new one.
+                self.controls.wants_checkpoint = true;
+                return;
             }
             let checked = match self.failed {
                 Some(status) => Err(ControlError::Device(status)),
@@ -232,7 +241,8 @@ impl Core {
         let mut count = 0;
         for volume in self.store.volumes() {
             count += 1;
-            if volume.is_active() && (volume.name_str() == spec.name || volume.uuid == spec.uuid) {
+            let same_name = volume.is_active() && volume.name_str() == spec.name;
+            if same_name || volume.uuid == spec.uuid {
                 return Err(VolumeError::Exists);
             }
         }
@@ -253,7 +263,7 @@ impl Core {
             Verb::Create => self.store.create_volume(&control.spec()),
             Verb::Delete => {
                 self.store.delete_volume(control.id);
-                self.checkpoint.reclaim = true;
+                self.checkpoint.deleted();
                 Ok(())
             }
             Verb::Resize => self.store.resize_volume(control.id, control.size),

@@ -102,11 +102,15 @@ pub(crate) struct Parts {
 impl Core {
     pub(crate) fn new(parts: Parts) -> Core {
         let stats = Stats { replayed_records: parts.replayed, ..Stats::default() };
+        let mut checkpoint = Checkpoint::new(parts.wal.tail());
+        if parts.store.volumes().all(|volume| volume.is_active()) {
+            checkpoint.nothing_deleted();
+        }
         Core {
             pool: parts.pool,
             device: parts.device,
             store: parts.store,
-            checkpoint: Checkpoint::new(parts.wal.tail()),
+            checkpoint,
             wal: parts.wal,
             overlay: parts.overlay,
             journal: parts.journal,

@@ -173,6 +173,24 @@ fn deleted_volume_gives_its_space_back() {
 }
 
 #[test]
+fn volume_made_anew_under_the_same_uuid_survives_a_cut() {
+    for turns in [0, 3, 10, 40] {
+        let mut rig = rig(32);
+        let first = rig.create_volume("v", MIB, 4096);
+        let token = rig.engine.borrow_mut().delete_volume(first).unwrap();
+        assert_eq!(rig.control_result(token), Ok(first));
+        let second = rig.create_volume("v", 2 * MIB, 4096);
+        assert_ne!(first, second);
+        for _ in 0..turns {
+            rig.turn();
+        }
+        let rig = reopen(&rig);
+        assert_eq!(rig.engine.borrow().volume_by_name("v").map(|v| v.size), Some(2 * MIB));
+        assert_eq!(rig.engine.borrow().volumes().len(), 1);
+    }
+}
+
+#[test]
 fn clean_shutdown_leaves_nothing_to_replay_and_a_cut_does() {
     let (mut rig, mut queue, _) = rig_with_volume(24, 8 * MIB, 4096);
     assert_eq!(rig.write(&mut queue, 1, &block(1)), Status::Ok);

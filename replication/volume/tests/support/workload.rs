@@ -83,7 +83,13 @@ impl Workload {
         }
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
         // Stamps of this life differ from those of every earlier one.
-        let guests = Vec::new();
+        let volumes = rig.engine.borrow().volumes();
+        let guests = volumes.iter().filter(|volume| volume.name.starts_with("guest")).map(|left| {
+            let (name, stage) = (left.name.clone(), Stage::Living(left.id, 0));
+            let (token, created, delete_begun, deleted) = (None, Some(0), None, None);
+            Guest { name, stage, token, created, delete_begun, deleted }
+        });
+        let guests = guests.collect();
         let next_stamp = 1 + (seed << 20);
         Workload { targets, guests, rng, next_stamp, label, tolerant: false }
     }
@@ -123,8 +129,7 @@ impl Workload {
             let stamp = self.next_stamp;
             self.next_stamp += 1;
             let name = format!("guest-{stamp}");
-            let mut uuid = [9; 16];
-            uuid[..8].copy_from_slice(&stamp.to_le_bytes());
+            let uuid = [9; 16]; // The same for each: the one before must be forgotten.
             let new = NewVolume { uuid, name: &name, size: 256 << 10, block_bytes: 4096 };
             let token = Some(rig.engine.borrow_mut().create_volume(&new).unwrap());
             let (stage, created, delete_begun, deleted) = (Stage::Creating, None, None, None);
