@@ -2,6 +2,8 @@
 # itself (root or sudo), or says what is missing.
 MAKEFLAGS += --no-print-directory
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# As in hw-tests/setup/test.sh: what one target built serves the next.
+export CARGO_PROFILE_DEV_PANIC := unwind
 
 # make sim SEEDS=n SEED=first
 SEEDS ?= 1000
