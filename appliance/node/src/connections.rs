@@ -76,6 +76,11 @@ impl Connections {
         self.open
     }
 
+    /// Whether something is going on at any of them.
+    pub(crate) fn is_lively(&self) -> bool {
+        !self.lively.is_empty()
+    }
+
     /// Takes over an accepted socket; closes it when all connections are taken.
     pub(crate) fn adopt(
         &mut self,

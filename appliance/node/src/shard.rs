@@ -86,6 +86,11 @@ impl Machine for Shard {
         for server in self.link_servers.iter_mut().flatten() {
             server.kick();
         }
+        if self.namespaces.in_flight() > 0 || self.connections.is_lively() {
+            // A command or a receive may be waiting for memory: nothing else would wake it.
+            let soon = now.saturating_add(Duration::from_nanos(SWEEP_BUSY_NS));
+            self.sweep_at = self.sweep_at.min(soon);
+        }
         if self.sweep_at <= now {
             self.sweep(now);
         }
@@ -229,9 +234,7 @@ impl Shard {
 
     fn sweep(&mut self, now: Instant) {
         let timeout = self.connections.sweep(now);
-        let busy = self.namespaces.in_flight() > 0 || !self.pending.is_empty();
-        let period = Duration::from_nanos(if busy { SWEEP_BUSY_NS } else { SWEEP_IDLE_NS });
-        let regular = now.saturating_add(period);
+        let regular = now.saturating_add(Duration::from_nanos(SWEEP_IDLE_NS));
         self.sweep_at = timeout.map_or(regular, |at| at.clamp(now, regular));
         // A timeout that stays in the past must not make every turn a sweep.
         self.sweep_at = self.sweep_at.max(now.saturating_add(Duration::from_nanos(SWEEP_BUSY_NS)));
