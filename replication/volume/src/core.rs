@@ -14,7 +14,8 @@ use crate::device::{Device, Purpose};
 use crate::error::Event;
 use crate::journal::{Journal, Marks};
 use crate::limits::{
-    CONTROLS_MAX, EVENTS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX, QUEUES_MAX,
+    CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX,
+    QUEUES_MAX,
 };
 use crate::lock::Locks;
 use crate::op::HostOp;
@@ -56,6 +57,10 @@ pub(crate) struct Core {
     /// Operations that could not go on, in the order in which they came.
     pub(crate) parked_reads: Fifo<u32>,
     pub(crate) parked_writes: Fifo<u32>,
+    /// Direct writes whose data is on the device, in its cache if it has one.
+    pub(crate) unflushed: Fifo<u32>,
+    /// How many of them, from the front, the flush in flight covers.
+    pub(crate) flushing: usize,
     /// Direct writes whose data is durable and whose records wait for the log.
     pub(crate) parked_directs: Fifo<u32>,
     pub(crate) locks: Locks,
@@ -123,7 +128,9 @@ impl Core {
             ops: Slots::new(OPS_MAX),
             parked_reads: Fifo::new(OPS_MAX),
             parked_writes: Fifo::new(OPS_MAX),
-            parked_directs: Fifo::new(crate::limits::IOS_MAX),
+            unflushed: Fifo::new(IOS_MAX),
+            flushing: 0,
+            parked_directs: Fifo::new(IOS_MAX),
             locks: Locks::new(OPS_MAX),
             reserved: parts.reserved,
             space_wanted: false,
@@ -149,6 +156,7 @@ impl Core {
         self.now = self.now.max(now);
         self.retry_parked();
         self.drive_controls();
+        self.flush_directs();
         let mut progress = self.background();
         let before = self.device.machines.len();
         self.wal.poll_requests(&mut self.device.machines);
@@ -192,6 +200,10 @@ impl Core {
             (Purpose::Direct { .. }, Data::From(slice)) => {
                 drop(slice);
                 self.on_direct(key, completion.status);
+            }
+            (Purpose::Flush, Data::None) => {
+                self.device.ios.remove(key);
+                self.on_flushed(completion.status);
             }
             (Purpose::WindowRead, Data::Into(buf)) => {
                 self.device.ios.remove(key);

@@ -1,6 +1,6 @@
 //! The engine's side of its device: outboxes, the table of its own requests, byte counters.
 
-use bdev::{Buf, BufMut, Completion, Fifo, Flags, Lba, Queue, Request, Slots, Tag};
+use bdev::{Buf, BufMut, Completion, Fifo, Flags, Info, Lba, Queue, Request, Slots, Tag};
 
 use crate::limits::{IOS_MAX, RUN_BLOCKS_MAX};
 use crate::read::Source;
@@ -26,6 +26,8 @@ pub(crate) enum Purpose {
     Edge { last: bool },
     /// A host's data on its way to fresh extents.
     Direct { extent: u64, extents: u32, first: u32, logged: u32 },
+    /// The flush that makes the data of direct writes durable.
+    Flush,
     /// The log blocks of a destage window.
     WindowRead,
     /// Blocks on their way from the log to their extent.
@@ -57,6 +59,8 @@ pub(crate) struct Written {
 pub(crate) struct Device {
     queue: Box<dyn Queue>,
     pub(crate) block_bytes: u32,
+    /// A completed write may be lost until a flush.
+    pub(crate) volatile_cache: bool,
     /// Requests of the log and of the store.
     pub(crate) machines: Fifo<Request>,
     /// The engine's own requests: at most one for each slot of `ios`.
@@ -67,10 +71,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(queue: Box<dyn Queue>, block_bytes: u32) -> Device {
+    pub(crate) fn new(queue: Box<dyn Queue>, info: &Info) -> Device {
         Device {
             queue,
-            block_bytes,
+            block_bytes: info.block_size,
+            volatile_cache: info.volatile_cache,
             machines: Fifo::new(64),
             own: Fifo::new(IOS_MAX),
             ios: Slots::new(IOS_MAX),
@@ -118,6 +123,13 @@ impl Device {
         let key = self.ios.insert(io).expect("the caller checked for room");
         self.write_again(key, from, flags);
         key
+    }
+
+    /// Starts a flush. The caller checked that there is room.
+    pub(crate) fn flush(&mut self) {
+        let io = Io::new(Purpose::Flush, 0, 0, 0);
+        let key = self.ios.insert(io).expect("the caller checked for room");
+        self.push(Request::flush(tag(key)));
     }
 
     /// Sends the write of a slot to the device, for the first time or once more.

@@ -64,7 +64,7 @@ impl Engine {
         format: &FormatOptions,
         options: &Options,
     ) -> Result<Engine, OpenError> {
-        let device = Device::new(device, info.block_size);
+        let device = Device::new(device, info);
         let (info, pool, options) = (info.clone(), Rc::clone(pool), options.clone());
         let opening = Opening::create(device, info, pool, format, options)?;
         Ok(Engine { state: State::Opening(Box::new(opening)) })
@@ -73,7 +73,7 @@ impl Engine {
     /// Opens the store behind `device`: mounts it and recovers the log. The work is done by
     /// [`Engine::drive`].
     pub fn open(device: Box<dyn Queue>, info: &Info, pool: &Rc<Pool>, options: &Options) -> Engine {
-        let device = Device::new(device, info.block_size);
+        let device = Device::new(device, info);
         let opening = Opening::open(device, info.clone(), Rc::clone(pool), options.clone());
         Engine { state: State::Opening(Box::new(opening)) }
     }

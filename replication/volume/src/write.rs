@@ -143,16 +143,42 @@ impl Core {
         op.cursor += u64::from(blocks);
         op.pending += 1;
         let io = Io::new(purpose, key, extent.byte_offset(), blocks);
-        self.device.write(io, slice, Flags::FUA);
+        self.device.write(io, slice, Flags::NONE);
         Step::Done
     }
 
-    /// The data of a direct write is durable, or failed.
+    /// The data of a direct write is on the device, or failed.
     pub(crate) fn on_direct(&mut self, io_key: u32, status: Status) {
-        if status.is_ok() {
-            return self.log_direct(io_key);
+        if !status.is_ok() {
+            self.drop_direct(io_key, Status::Io);
+        } else if self.device.volatile_cache {
+            let pushed = self.unflushed.push(io_key);
+            assert!(pushed.is_ok(), "as many places as requests");
+        } else {
+            self.log_direct(io_key);
         }
-        self.drop_direct(io_key, Status::Io);
+    }
+
+    /// One flush for all direct writes whose data has arrived since the last.
+    pub(crate) fn flush_directs(&mut self) {
+        if self.flushing == 0 && !self.unflushed.is_empty() && self.device.room() > 0 {
+            self.flushing = self.unflushed.len();
+            self.device.flush();
+        }
+    }
+
+    /// The data of the direct writes that the flush covered is durable.
+    ///
+    /// A flush that failed may have cost what the destager wrote too, so the engine stops writing:
+    /// the next mount repeats it from the log.
+    pub(crate) fn on_flushed(&mut self, status: Status) {
+        if !status.is_ok() {
+            self.fail("flushing the device", status);
+        }
+        for _ in 0..std::mem::take(&mut self.flushing) {
+            let io_key = self.unflushed.pop().expect("covered by the flush");
+            self.log_direct(io_key);
+        }
     }
 
     /// Gives back the extents of a direct write that have no record, and fails the operation.
