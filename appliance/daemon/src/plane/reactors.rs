@@ -110,8 +110,20 @@ impl Shared {
         }
         let uuid = Uuid::from_bytes(status.uuid);
         let backend = disk.selection().selected.to_string();
-        let previous = self.book().stores.insert(uuid, OpenStore { id, disk });
-        assert!(previous.is_none(), "a device is claimed by one store");
+        let copied = {
+            let mut book = self.book();
+            let copied = book.stores.contains_key(&uuid);
+            if !copied {
+                book.stores.insert(uuid, OpenStore { id, disk });
+            }
+            copied
+        };
+        if copied {
+            self.handle.close_store(id).and_then(node::Ticket::wait).map_err(api_error)?;
+            let reason = format!("{device} is a copy of store {uuid}, which is open already");
+            let hint = "a store must not be open twice: destroy the copy, or use another node";
+            return Err(ApiError::precondition(reason, hint));
+        }
         plane_store(status, backend)
     }
 

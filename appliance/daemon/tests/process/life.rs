@@ -169,3 +169,23 @@ fn a_second_daemon_in_the_same_directory_fails_and_harms_nothing() {
     ok(dir, "node info");
     assert!(dir.join("state/endpoints.json").exists());
 }
+
+#[test]
+fn a_copy_of_a_store_is_refused_and_the_original_serves_on() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 64MiB");
+    ok(dir, "volume create db --size 8MiB");
+    process.signal("-TERM");
+    assert_eq!(process.wait().0, Some(0));
+    std::fs::copy(dir.join("disk"), dir.join("copy")).unwrap();
+    let _process = start(dir);
+    for _ in 0..2 {
+        let (code, text) = holdfast(dir, "store add other --device DIR/copy");
+        assert_eq!(code, 5, "{text}");
+        assert!(text.contains("is a copy of store"), "{text}");
+    }
+    ok(dir, "volume resize db --size 16MiB");
+    assert!(ok(dir, "node info").contains("health:      ready"));
+}
