@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use sim::{Plan, run};
 
-const USAGE: &str = "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--ram] [--trace] [-v]
+const USAGE: &str =
+    "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--errors] [--ram] [--trace] [-v]
   --seed FIRST   the first seed (default 1)
   --seeds COUNT  how many seeds, one after the other (default 1)
   --small        short ones
+  --errors       disks that fail often
   --ram          volumes in memory: network faults only
   --trace        what happens to the node and the disks
   -v             the plan and the outcome of each seed
@@ -19,14 +21,31 @@ struct Options {
     first: u64,
     count: u64,
     small: bool,
+    errors: bool,
     ram: bool,
     trace: bool,
     verbose: bool,
 }
 
+impl Options {
+    /// The one line that does it again.
+    fn reproduction(&self, seed: u64) -> String {
+        let flags = [(self.small, " --small"), (self.errors, " --errors"), (self.ram, " --ram")];
+        let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag).collect();
+        format!("reproduce: cargo run -p sim --profile sim -- --seed {seed}{flags}")
+    }
+}
+
 fn options() -> Option<Options> {
-    let mut options =
-        Options { first: 1, count: 1, small: false, ram: false, trace: false, verbose: false };
+    let mut options = Options {
+        first: 1,
+        count: 1,
+        small: false,
+        errors: false,
+        ram: false,
+        trace: false,
+        verbose: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -34,6 +53,7 @@ fn options() -> Option<Options> {
             "--seeds" => options.count = words.next()?.parse().ok()?,
             "--small" => options.small = true,
             "--trace" => options.trace = true,
+            "--errors" => options.errors = true,
             "--ram" => options.ram = true,
             "-v" => options.verbose = true,
             _ => return None,
@@ -58,14 +78,16 @@ fn main() -> ExitCode {
         let plan = Plan::new(seed);
         let plan = Plan { trace: options.trace, ..plan };
         let plan = if options.small { plan.small() } else { plan };
+        let plan = if options.errors { plan.with_errors() } else { plan };
         let plan = if options.ram { plan.in_ram() } else { plan };
         if options.verbose {
             println!("seed {seed}: {plan:#?}");
         }
         let default = std::panic::take_hook();
+        let again = options.reproduction(seed);
         std::panic::set_hook(Box::new(move |info| {
             eprintln!("{info}");
-            eprintln!("reproduce: cargo run -p sim --profile sim -- --seed {seed}");
+            eprintln!("{again}");
         }));
         let outcome = run(&plan);
         std::panic::set_hook(default);
@@ -82,6 +104,7 @@ fn main() -> ExitCode {
             }
             Err(failure) => {
                 eprintln!("{failure}");
+                eprintln!("{}", options.reproduction(seed));
                 return ExitCode::FAILURE;
             }
         }

@@ -119,6 +119,18 @@ impl Plan {
         self
     }
 
+    /// The same with disks that fail often: a write or a read in a thousand, a flush in a hundred.
+    #[must_use]
+    pub fn with_errors(mut self) -> Plan {
+        (self.disk_errors, self.rot) = (true, false);
+        for disk in &mut self.disks {
+            disk.faults.read_error = PerMillion(1_000);
+            disk.faults.write_error = PerMillion(1_000);
+            disk.faults.flush_error = PerMillion(10_000);
+        }
+        self
+    }
+
     /// The same with volumes in memory: the node never dies, and no disk is involved.
     #[must_use]
     pub fn in_ram(mut self) -> Plan {

@@ -62,8 +62,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {} after {:?}: {}", self.seed, self.at, self.what)?;
-        write!(f, "reproduce: cargo run -p sim --profile sim -- --seed {}", self.seed)
+        write!(f, "seed {} after {:?}: {}", self.seed, self.at, self.what)
     }
 }
 

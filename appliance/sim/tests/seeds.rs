@@ -4,6 +4,8 @@
 
 use sim::{Plan, run};
 
+const SIM: &str = "cargo run -p sim --profile sim --";
+
 fn small(seed: u64) -> Plan {
     Plan::new(seed).small()
 }
@@ -12,7 +14,7 @@ fn check(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         println!("seed {seed}");
         if let Err(failure) = run(&small(seed)) {
-            panic!("{failure} --small");
+            panic!("{failure}\nreproduce: {SIM} --seed {seed} --small");
         }
     }
 }
@@ -27,7 +29,7 @@ fn same_seed_same_history() {
 #[test]
 fn network_faults_alone_lose_nothing() {
     if let Err(failure) = run(&small(2).in_ram()) {
-        panic!("{failure} --small --ram");
+        panic!("{failure}\nreproduce: {SIM} --seed 2 --small --ram");
     }
 }
 
