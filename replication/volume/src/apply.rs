@@ -91,9 +91,9 @@ impl Core {
         self.drop_extent(group)
     }
 
-    /// Whether any block of a direct write is still the newest. Writes through the log may have come
-    /// since the window was collected; they set no extent aside where the map has one, so what the
-    /// map has must stay.
+    /// Whether any block of a direct write is still the newest. Writes through the log may have
+    /// come since the window was collected; they set no extent aside where the map has one, so what
+    /// the map has must stay.
     fn is_live(&self, direct: &Candidate) -> bool {
         let mut blocks = direct.block..direct.block + EXTENT_BLOCKS;
         blocks.any(|block| self.is_newest(direct.volume, block, direct.lsn))

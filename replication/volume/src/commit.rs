@@ -37,8 +37,9 @@ pub(crate) enum What {
 }
 
 impl What {
-    fn is_zero(self) -> bool {
-        matches!(self, What::Zero | What::ZeroRange)
+    /// True when it may unmap an extent, or undo what was set aside for one.
+    fn is_doubt(self) -> bool {
+        matches!(self, What::Zero | What::ZeroRange | What::Direct { .. })
     }
 }
 
@@ -53,7 +54,7 @@ impl Core {
             What::Control => {}
             _ => self.pledged_blocks += slots_of(&pending),
         }
-        self.pending_zeroes += u32::from(pending.what.is_zero());
+        self.pending_doubts += u32::from(pending.what.is_doubt());
         for &crc in crcs {
             let pushed = self.crcs.push(crc);
             assert!(pushed.is_ok(), "room was checked");
@@ -101,7 +102,7 @@ impl Core {
         } else {
             self.pledged_blocks -= slots_of(pending);
         }
-        self.pending_zeroes -= u32::from(what.is_zero());
+        self.pending_doubts -= u32::from(what.is_doubt());
         let kind = match what {
             What::Write { reserve } => {
                 for index in 0..blocks {
@@ -142,15 +143,15 @@ impl Core {
     /// Enters one block; the extent set aside for it passes from the old version to the new.
     fn enter(&mut self, volume: u32, block: u64, mut version: Version) {
         let old = self.overlay.find_block(volume, block);
+        let had = old.is_some_and(|old| old.reserved);
         let in_log = matches!(version.place, Place::Log(_));
-        if old.is_some_and(|old| old.reserved) {
-            if in_log && !version.reserved {
-                version.reserved = true;
-            } else {
-                self.reserved -= 1;
-            }
-        }
+        // Two extents set aside for one block are one too many.
+        self.reserved -= u64::from(had && version.reserved);
+        version.reserved |= had && in_log;
         self.overlay.insert(volume, block, &version);
+        if had && !in_log {
+            self.unreserve(volume, block);
+        }
     }
 
     /// The log is gone: nothing that waits for it will come.
@@ -171,7 +172,7 @@ impl Core {
                 self.settle(pending.op);
             }
         }
-        (self.pledged_blocks, self.pledged_ranges, self.pending_zeroes) = (0, 0, 0);
+        (self.pledged_blocks, self.pledged_ranges, self.pending_doubts) = (0, 0, 0);
     }
 
     /// Appends a control record; false when the log has no room now.

@@ -50,8 +50,8 @@ pub(crate) struct Core {
     /// Slots of the overlay that records in `pending` will take.
     pub(crate) pledged_blocks: usize,
     pub(crate) pledged_ranges: usize,
-    /// Records in `pending` that make blocks zero.
-    pub(crate) pending_zeroes: u32,
+    /// Records in `pending` that may unmap an extent, or undo what was set aside for one.
+    pub(crate) pending_doubts: u32,
     pub(crate) queues: Slots<QueueState>,
     pub(crate) ops: Slots<HostOp>,
     /// Operations that could not go on, in the order in which they came.
@@ -123,7 +123,7 @@ impl Core {
             crcs: Fifo::new(PENDING_CRCS_MAX),
             pledged_blocks: 0,
             pledged_ranges: 0,
-            pending_zeroes: 0,
+            pending_doubts: 0,
             queues: Slots::new(QUEUES_MAX),
             ops: Slots::new(OPS_MAX),
             parked_reads: Fifo::new(OPS_MAX),

@@ -209,7 +209,9 @@ impl Core {
         for index in 0..entry.blocks {
             let (volume, block, lsn) = (entry.volume, entry.block + index, entry.lsn);
             if !alive || !self.is_newest(volume, block, lsn) {
-                self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
+                if self.overlay.unreserve(volume, block, lsn) {
+                    self.unreserve(volume, block);
+                }
                 continue;
             }
             let version = self.overlay.find_block(volume, block).expect("just seen");

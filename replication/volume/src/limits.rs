@@ -20,7 +20,7 @@ pub(crate) const OP_BLOCKS_MAX: usize = 257;
 pub(crate) const ZERO_BLOCKS_MAX: u64 = 64;
 
 /// Fewest blocks that an overlay indexes, as far as sixteen times the log's blocks allow: direct
-/// writes take little log and sixteen blocks of overlay each. Beyond it writes wait for a checkpoint.
+/// writes take little log and sixteen blocks of overlay. Beyond it writes wait for a checkpoint.
 pub(crate) const OVERLAY_BLOCKS_MIN: usize = 32 << 10;
 
 /// Zeroed ranges in the overlay. Further ones wait for the next checkpoint.

@@ -184,6 +184,14 @@ impl Overlay {
         had
     }
 
+    /// Marks the block's version as one that an extent is set aside for.
+    pub(crate) fn reserve(&mut self, volume: u32, block: u64) {
+        let index = self.probe(volume, block);
+        let slot = &mut self.slots[index];
+        assert!(slot.lsn != 0, "the caller saw it");
+        slot.place |= RESERVED;
+    }
+
     /// Forgets the version of a block with this LSN; a newer one stays.
     pub(crate) fn forget(&mut self, volume: u32, block: u64, lsn: u64) -> Option<Version> {
         let mut hole = self.probe(volume, block);

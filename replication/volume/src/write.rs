@@ -397,7 +397,10 @@ impl Core {
     /// True when destaging a block of this extent may take a free extent that nobody set aside.
     fn needs_extent(&mut self, volume: u32, index: u64) -> Result<bool, Space> {
         let (start, end) = (index * EXTENT_BLOCKS, (index + 1) * EXTENT_BLOCKS);
-        let mut zeroes = self.pending_zeroes > 0 || self.overlay.range_touches(volume, start, end);
+        if self.pending_doubts > 0 || self.overlay.range_touches(volume, start, end) {
+            return Ok(true); // What is on its way may unmap the extent, or undo a reservation.
+        }
+        let mut zeroes = false;
         for block in start..end {
             match self.overlay.find_block(volume, block) {
                 Some(version) if version.reserved => return Ok(false),
@@ -417,7 +420,10 @@ impl Core {
     /// Waits for two checkpoints, which give back what can be given back; then the store is full.
     fn wait_for_space(&mut self, key: u32) -> Step {
         let checkpoints = self.stats.checkpoints;
-        let quiet = self.nothing_to_destage() && !self.store.is_dirty() && !self.is_reclaiming();
+        let quiet = self.nothing_to_destage()
+            && self.pending.is_empty()
+            && !self.store.is_dirty()
+            && !self.is_reclaiming();
         let op = self.ops.get_mut(key).expect("held");
         let since = *op.space_since.get_or_insert(checkpoints);
         if quiet || checkpoints >= since + 2 {
@@ -425,6 +431,19 @@ impl Core {
         }
         self.space_wanted = true;
         Step::Wait
+    }
+
+    /// A block does not need the extent that was set aside for it. A neighbour may have counted on
+    /// it and inherits it; otherwise it is given back.
+    pub(crate) fn unreserve(&mut self, volume: u32, block: u64) {
+        let start = block / EXTENT_BLOCKS * EXTENT_BLOCKS;
+        for neighbour in (start..start + EXTENT_BLOCKS).filter(|&other| other != block) {
+            let Some(version) = self.overlay.find(volume, neighbour) else { continue };
+            if matches!(version.place, Place::Log(_)) && !version.reserved {
+                return self.overlay.reserve(volume, neighbour);
+            }
+        }
+        self.reserved -= 1;
     }
 
     /// An extent by its number.

@@ -83,7 +83,10 @@ fn block_that_rots_in_the_log_is_never_returned_even_after_destaging() {
     assert_eq!(rig.read(&mut queue, 5, 1), Err(Status::Integrity));
     settle(&mut rig);
     assert_eq!(rig.read(&mut queue, 5, 1), Err(Status::Integrity));
-    let in_log = |e: &Event| matches!(e, Event::Integrity { volume, block: 5, place: Damaged::Log, .. } if *volume == id);
+    let in_log = |e: &Event| match e {
+        Event::Integrity { volume, block: 5, place: Damaged::Log, .. } => *volume == id,
+        _ => false,
+    };
     assert!(rig.events.iter().any(in_log), "{:?}", rig.events);
 }
 
