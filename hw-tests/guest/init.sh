@@ -33,13 +33,14 @@ mount -t 9p -o "cache=none,$transport" lab /root/lab || give_up "no lab share"
 for directory in proc sys dev; do
     mount --move "/$directory" "/root/$directory"
 done
+release=$(uname -r)
+mkdir -p "/root/lib/modules/$release"
+mount --bind "/root$modules" "/root/lib/modules/$release" || give_up "no modules"
+
+# From here on what the host keeps in these places is out of sight.
 for directory in run tmp mnt dev/shm; do
     mkdir -p "/root/$directory"
     mount -t tmpfs tmpfs "/root/$directory"
 done
-
-release=$(uname -r)
-mkdir -p "/root/lib/modules/$release"
-mount --bind "/root$modules" "/root/lib/modules/$release" || give_up "no modules"
 
 exec switch_root /root /bin/sh /lab/guest/agent.sh

@@ -153,6 +153,15 @@ impl Guest {
         Ok(Outcome { status, log: self.log(job), took: end - state.started })
     }
 
+    /// Fails when a job that should still be running is over.
+    pub(crate) fn assert_running(&mut self, job: Job) -> Result<()> {
+        self.pump(Duration::ZERO)?;
+        match self.jobs.get(&job).and_then(|state| state.ended) {
+            Some((status, _)) => bail!("the script ended early ({status}):\n{}", self.log(job)),
+            None => Ok(()),
+        }
+    }
+
     /// What a job has printed so far.
     pub(crate) fn log(&self, job: Job) -> String {
         let path = self.share.join("log").join(job.0.to_string());

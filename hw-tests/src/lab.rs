@@ -200,7 +200,6 @@ impl Lab {
             ("NSID", target.nsid.to_string()),
             ("HOSTNQN", HOST_NQN.to_owned()),
             ("HOSTID", HOST_ID.to_owned()),
-            ("LAB_PROGRAM", std::env::current_exe()?.display().to_string()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
         let own = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

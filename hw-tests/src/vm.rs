@@ -61,6 +61,8 @@ impl Vm {
     ) -> Result<(Self, Duration)> {
         let share = work.join("share");
         copy_tree(scripts, &share.join("guest"))?;
+        // This program has workloads for the guest, too. A copy: the guest does not see all places.
+        fs::copy(std::env::current_exe()?, share.join("hw-lab"))?;
         let initrd = work.join("initrd");
         let busybox = tools::find("busybox").context("busybox is not installed")?;
         let init = fs::read_to_string(scripts.join("init.sh"))?;

@@ -8,7 +8,7 @@ raw=$path
 ledger() {
     verb=$1
     shift
-    "$LAB_PROGRAM" ledger "$verb" --path "$raw" --state /lab/ledger --slots 2048 "$@"
+    /lab/hw-lab ledger "$verb" --path "$raw" --state /lab/ledger --slots 2048 "$@"
 }
 mount "$files" /mnt/crash
 

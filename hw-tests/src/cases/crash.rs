@@ -64,7 +64,11 @@ fn one_kill(lab: &mut Lab, raw: &Target, files: &Target, round: u64) -> Result<(
     // A different moment in each round, always with both workloads in flight.
     let wanted = before.durable + RECORDS / 10 + round * 37 % (RECORDS / 2);
     wait::until(ROUND_TIMEOUT, "the ledger's progress", || {
-        Ok((Progress::load(&state)?.durable >= wanted).then_some(()))
+        let there = Progress::load(&state)?.durable >= wanted;
+        if !there {
+            lab.vm()?.guest.assert_running(job)?;
+        }
+        Ok(there.then_some(()))
     })?;
     let node = lab.node("crash")?;
     node.kill()?;
