@@ -30,8 +30,8 @@ pub enum TableError {
 /// The report as Markdown.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let Context { machine, kernel, date, commit, command } = &report.context;
-    text += &format!("Machine: {machine}  \nKernel: {kernel}  \nDate: {date}  \n");
+    let Context { machine, kernel, load, date, commit, command } = &report.context;
+    text += &format!("Machine: {machine}  \nKernel: {kernel}  \nLoad: {load}  \nDate: {date}  \n");
     text += &format!("Commit: {commit}  \nCommand: `{command}`\n");
     if !report.rows.is_empty() {
         text += &format!("\n{ROW_HEAD}\n{ROW_RULE}\n");
@@ -207,6 +207,7 @@ mod tests {
             context: Context {
                 machine: "a machine, 2 CPUs".into(),
                 kernel: "6.18".into(),
+                load: "0.15".into(),
                 date: "2026-11-21".into(),
                 commit: "abc1234".into(),
                 command: "holdfast-bench".into(),
@@ -217,10 +218,11 @@ mod tests {
     }
 
     const GOLDEN: &str = "\
-Machine: a machine, 2 CPUs  \nKernel: 6.18  \nDate: 2026-11-21  \nCommit: abc1234  \n\
+Machine: a machine, 2 CPUs  \nKernel: 6.18  \nLoad: 0.15  \nDate: 2026-11-21  \nCommit: abc1234  \n\
 Command: `holdfast-bench`
 
-| device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | CPU ns/IO | busy % | instr/IO | calls/IO |
+| device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | CPU ns/IO | busy % \
+| instr/IO | calls/IO |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 | ram | 4k randread qd32 | 558123 | 2180 | 52.3 | 80.0 | 4000.9 | 1780 | 99 | - | 0.07 |
 | null | 4k randread qd1 | 0 | 0 | 0.0 | 0.0 | 0.0 | - | - | - | - |
