@@ -27,13 +27,16 @@ const LOUD: [&str; 9] = [
 ];
 
 /// What the kernel says when a target dies under it and comes back.
-pub(crate) const RECONNECT: [&str; 12] = [
+pub(crate) const RECONNECT: [&str; 15] = [
     "starting error recovery",
     "Reconnecting in ",
     "Successfully reconnected",
     "reconnected (attempt",
     "Failed reconnect attempt",
     "failed to connect socket",
+    "socket state",
+    "receive failed",
+    "failed to receive icresp",
     "Connect command failed",
     "failed to send request",
     "queue connect failed",
