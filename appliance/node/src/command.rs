@@ -25,6 +25,11 @@ pub enum StoreSpec {
         /// Bytes that its volumes may have together.
         bytes: u64,
     },
+    /// Volumes that forget what is written: a benchmark learns what the path to them costs.
+    Null {
+        /// Bytes that its volumes may have together.
+        bytes: u64,
+    },
     /// A device.
     Device {
         /// The device; the shard opens its own queue to it.
@@ -38,6 +43,7 @@ impl fmt::Debug for StoreSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreSpec::Ram { bytes } => write!(f, "Ram({bytes} bytes)"),
+            StoreSpec::Null { bytes } => write!(f, "Null({bytes} bytes)"),
             StoreSpec::Device { device, format } => {
                 write!(f, "Device({} bytes, {format:?})", device.info().byte_len())
             }

@@ -12,7 +12,7 @@ use crate::command::{Answer, NodeError, StoreId, StoreSpec, StoreStatus, Task, V
 use crate::limits::STORES_MAX;
 
 use engine::EngineStore;
-use ram::RamStore;
+use ram::{Medium, RamStore};
 
 /// A store of this shard. Slow changes are tasks: begun once, polled until they answer.
 pub(crate) trait Store {
@@ -99,7 +99,12 @@ impl Stores {
             return Err(NodeError::InUse);
         }
         let store: Box<dyn Store> = match spec {
-            StoreSpec::Ram { bytes } => Box::new(RamStore::new(*bytes, Rc::clone(&self.pool))),
+            StoreSpec::Ram { bytes } => {
+                Box::new(RamStore::new(Medium::Memory, *bytes, Rc::clone(&self.pool)))
+            }
+            StoreSpec::Null { bytes } => {
+                Box::new(RamStore::new(Medium::Nothing, *bytes, Rc::clone(&self.pool)))
+            }
             StoreSpec::Device { device, format } => {
                 Box::new(EngineStore::new(device, format.as_ref(), &self.pool, self.shard)?)
             }

@@ -1,15 +1,24 @@
-//! Volumes in memory: for demonstrations, benchmarks and tests.
+//! Volumes in memory, or in nothing: for demonstrations, benchmarks and tests.
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use bdev::{Bdev, Instant, Pool, Queue, QueueCx, RamDisk};
+use bdev::{Bdev, Instant, NullDisk, Pool, Queue, QueueCx, RamDisk};
 
 use super::Store;
 use crate::command::{Answer, NodeError, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus};
 use crate::limits::{QUEUE_DEPTH, RAM_VOLUMES_MAX};
 
+/// What the volumes keep their blocks in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    Memory,
+    /// What is written is forgotten.
+    Nothing,
+}
+
 pub(crate) struct RamStore {
+    medium: Medium,
     bytes: u64,
     volumes: Vec<Volume>,
     ids: u32,
@@ -20,13 +29,14 @@ pub(crate) struct RamStore {
 struct Volume {
     id: VolumeId,
     spec: VolumeSpec,
-    disk: RamDisk,
+    disk: Box<dyn Bdev>,
 }
 
 impl RamStore {
     /// An empty store; its first answer is that it is open.
-    pub(crate) fn new(bytes: u64, pool: Rc<Pool>) -> RamStore {
-        let mut store = RamStore { bytes, volumes: Vec::new(), ids: 0, pool, answer: None };
+    pub(crate) fn new(medium: Medium, bytes: u64, pool: Rc<Pool>) -> RamStore {
+        let volumes = Vec::new();
+        let mut store = RamStore { medium, bytes, volumes, ids: 0, pool, answer: None };
         store.answer = Some(Ok(Answer::Store(store.status())));
         store
     }
@@ -67,8 +77,15 @@ impl RamStore {
         if self.used().saturating_add(bytes) > self.bytes {
             return Err(NodeError::NoSpace);
         }
-        let disk = RamDisk::new(block_size, bytes / u64::from(block_size))
-            .map_err(|error| NodeError::Device(format!("memory for the volume: {error}")))?;
+        let blocks = bytes / u64::from(block_size);
+        let disk: Box<dyn Bdev> = match self.medium {
+            Medium::Nothing => Box::new(NullDisk::new(block_size, blocks)),
+            Medium::Memory => {
+                let disk = RamDisk::new(block_size, blocks);
+                let no_memory = |error| format!("memory for the volume: {error}");
+                Box::new(disk.map_err(|error| NodeError::Device(no_memory(error)))?)
+            }
+        };
         self.ids += 1;
         let volume = Volume { id: VolumeId(self.ids), spec: spec.clone(), disk };
         let status = volume.status();
