@@ -14,6 +14,7 @@ pub fn context() -> Context {
     let model = model.map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut command = env::args();
     let name = command.next().unwrap_or_default();
@@ -21,6 +22,7 @@ pub fn context() -> Context {
     Context {
         machine: format!("{model}, {cpus} CPUs"),
         kernel: kernel.trim().to_owned(),
+        load: load.split(' ').next().unwrap_or_default().to_owned(),
         date: day(since.as_secs() / 86_400),
         commit: commit().unwrap_or_else(|| "unknown".to_owned()),
         command: std::iter::once(name).chain(command).collect::<Vec<_>>().join(" "),

@@ -88,6 +88,9 @@ pub struct Context {
     pub machine: String,
     /// Version of the running kernel.
     pub kernel: String,
+    /// Processes that wanted a CPU in the last minute before the start, on average: a number far
+    /// above zero means that the machine was shared, and that only ratios mean something.
+    pub load: String,
     /// Day, in UTC.
     pub date: String,
     /// Commit of the source, marked when the tree had changes.

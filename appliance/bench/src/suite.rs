@@ -16,6 +16,13 @@ use crate::workload::Rw;
 /// Depths of the small rows.
 const DEPTHS: [u32; 3] = [1, 32, 128];
 
+/// The rows of a device that does nothing: the ceiling of the protocol.
+fn ceiling_shapes() -> Vec<Shape> {
+    let small = |rw, depth| Shape { rw, bytes: 4096, depth, jobs: 1, digests: false };
+    let reads = DEPTHS.map(|depth| small(Rw::RandRead, depth));
+    reads.into_iter().chain([small(Rw::RandWrite, 32)]).collect()
+}
+
 /// The rows of the engine without a disk: what it adds to a device in memory.
 fn engine_shapes() -> Vec<Shape> {
     let small = |rw| Shape { rw, bytes: 4096, depth: 32, jobs: 1, digests: false };
@@ -76,6 +83,7 @@ fn progress(options: &Options, row: &Row) {
 /// The first target or run that failed.
 pub fn measure(options: &Options, report: &mut Report) -> Result<(), BenchError> {
     device_rows(options, &Device::Ram, storage_shapes(), report)?;
+    device_rows(options, &Device::Null, ceiling_shapes(), report)?;
     device_rows(options, &Device::Store, storage_shapes(), report)?;
     device_rows(options, &Device::StoreRam, engine_shapes(), report)?;
     facts(options, report)
@@ -127,6 +135,7 @@ fn store(options: &Options, device: &Device) -> Result<(StoreSpec, Option<Scratc
     let format = Some(Format { uuid: UUID, log_bytes: Some(options.log_size) });
     match device {
         Device::Ram => Ok((StoreSpec::Ram { bytes: options.size }, None)),
+        Device::Null => Ok((StoreSpec::Null { bytes: options.size }, None)),
         Device::Store => {
             let scratch = Scratch::create(&options.folder, bytes)?;
             Ok((StoreSpec::Device { device: scratch.open()?, format }, Some(scratch)))
