@@ -137,7 +137,7 @@ for tool in deny machete; do
     if ! command -v cargo-$tool >/dev/null; then
         skip $tool "cargo-$tool is not installed (make check installs it)"
     elif [ $tool = deny ]; then
-        count deny cargo deny --offline --log-level warn check licenses bans sources
+        count deny cargo deny --log-level warn check licenses bans sources
     else
         count machete cargo machete
     fi

@@ -22,7 +22,7 @@ const CONNECTIONS: u32 = 32;
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// CPU time of an adaptive reactor without I/O, in percent of a core: without connections, and with
-/// [`CONNECTIONS`] that are silent.
+/// `CONNECTIONS` that are silent.
 ///
 /// # Errors
 /// A target that cannot be started or connected to.
