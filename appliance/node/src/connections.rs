@@ -21,6 +21,8 @@ pub(crate) struct Connections {
     /// From a socket's slot to its connection's index.
     by_socket: Vec<Option<u32>>,
     lively: Fifo<u32>,
+    /// One of them wants to receive and has nothing to receive into.
+    waiting: bool,
     requests: Fifo<(NamespaceHandle, Request)>,
     pool: Rc<Pool>,
     counters: Arc<ShardCounters>,
@@ -64,6 +66,7 @@ impl Connections {
             free: (0..count).rev().collect(),
             by_socket: vec![None; sockets],
             lively: Fifo::new(count as usize),
+            waiting: false,
             requests: Fifo::new(REQUESTS_PER_POLL),
             pool,
             counters,
@@ -76,9 +79,10 @@ impl Connections {
         self.open
     }
 
-    /// Whether something is going on at any of them.
-    pub(crate) fn is_lively(&self) -> bool {
-        !self.lively.is_empty()
+    /// Whether one of them waits for memory to receive into. (That something happened at one is no
+    /// reason to look again: a sweep itself makes it happen.)
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// Takes over an accepted socket; closes it when all connections are taken.
@@ -174,6 +178,7 @@ impl Connections {
     /// there was anything to do.
     pub(crate) fn transmit(&mut self, net: &mut dyn Net, now: Instant) -> bool {
         let mut found = false;
+        self.waiting = false;
         for _ in 0..self.lively.len() {
             let index = self.lively.pop().expect("counted");
             let stirred = self.service(net, index, now);
@@ -181,6 +186,7 @@ impl Connections {
             let wants_landing = slot.socket.is_some() && !slot.receiving && !slot.closing;
             found |= stirred;
             slot.lively = slot.in_use && (stirred || wants_landing);
+            self.waiting |= slot.in_use && wants_landing;
             if slot.lively {
                 self.lively.push(index).expect("room for every connection once");
             }

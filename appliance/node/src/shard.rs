@@ -86,7 +86,7 @@ impl Machine for Shard {
         for server in self.link_servers.iter_mut().flatten() {
             server.kick();
         }
-        if self.namespaces.in_flight() > 0 || self.connections.is_lively() {
+        if self.namespaces.in_flight() > 0 || self.connections.is_waiting() {
             // A command or a receive may be waiting for memory: nothing else would wake it.
             let soon = now.saturating_add(Duration::from_nanos(SWEEP_BUSY_NS));
             self.sweep_at = self.sweep_at.min(soon);
