@@ -14,7 +14,7 @@ use bench::workload::{Rw, Workload};
 use net::{PipeConfig, PipeNet, Pipes};
 use node::{NodeConfig, Shard, StoreSpec, VolumeSpec, node};
 use nvmf::{Config, Hosts, Namespace, Nqn, Subsystem, Target};
-use reactor::{Idle, Machine};
+use reactor::{Idle, Machine, Progress};
 
 const BYTES: u64 = 1 << 20;
 const UUID: [u8; 16] = [3; 16];
@@ -162,6 +162,29 @@ fn verified_mix_over_nasty_pipes_finds_nothing_wrong() {
         assert!(outcome.total_ios >= 600);
         assert!(outcome.verified_blocks > 100, "{} blocks", outcome.verified_blocks);
     }
+}
+
+#[test]
+fn silent_connections_wake_the_shard_only_for_its_sweeps() {
+    let world = World::new(PipeConfig::default(), 4096);
+    let pool = pool();
+    let _client = world.connect(&pool, 3, false);
+    let mut now = world.turn();
+    for _ in 0..1000 {
+        now = world.turn();
+    }
+    let end = now.saturating_add(Duration::from_secs(1));
+    let mut shard = world.shard.borrow_mut();
+    let mut turns = 0;
+    while now < end {
+        turns += 1;
+        let worked = shard.turn(now) == Progress::Worked;
+        let soon = now.saturating_add(Duration::from_micros(1));
+        let due = shard.next_timeout().expect("connections are swept now and then");
+        now = if worked { soon } else { due.max(soon) };
+    }
+    // Twenty sweeps, and what each stirs up.
+    assert!(turns < 100, "{turns} turns in a second");
 }
 
 #[test]
