@@ -4,10 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bdev::{Bdev, Info, Op, OpSet, OpenError, Queue, QueueCx};
+use bdev::{Bdev, Info, Op, OpSet, OpenError, Queue, QueueCx, Status};
 
 use crate::backend::{Backend, IoBackend, Notice, Selection};
 use crate::counters::{Counters, IoCounts};
@@ -61,6 +62,9 @@ pub(crate) struct Shared {
     pub(crate) file: File,
     pub(crate) info: Info,
     pub(crate) register_buffers: bool,
+    /// A sync failed: the kernel may have dropped what it should have made durable, and says so
+    /// once. Every later flush and forced write of this disk fails too, until it is opened again.
+    sync_failed: AtomicBool,
     notices: Mutex<Vec<Notice>>,
     counters: Mutex<Vec<Arc<Counters>>>,
 }
@@ -84,6 +88,7 @@ impl FileDisk {
             file: opened.file,
             info,
             register_buffers: options.register_buffers,
+            sync_failed: AtomicBool::new(false),
             notices: Mutex::new(opened.notices),
             counters: Mutex::new(Vec::new()),
         };
@@ -131,6 +136,15 @@ impl Bdev for FileDisk {
 }
 
 impl Shared {
+    pub(crate) fn fail_syncs(&self) {
+        self.sync_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// How every flush ends after one has failed.
+    pub(crate) fn check_syncs(&self) -> Result<(), Status> {
+        if self.sync_failed.load(Ordering::Relaxed) { Err(Status::Io) } else { Ok(()) }
+    }
+
     pub(crate) fn notice(&self, notice: Notice) {
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         if notices.len() < NOTICES_MAX && !notices.contains(&notice) {

@@ -99,7 +99,9 @@ impl StandardQueue {
     }
 
     fn sync(&self) -> Result<(), Status> {
-        self.repeat(Call::Sync, || system::sync(&self.shared.file))
+        self.shared.check_syncs()?;
+        let result = self.repeat(Call::Sync, || system::sync(&self.shared.file));
+        result.inspect_err(|_| self.shared.fail_syncs())
     }
 
     fn zero(&self, punch: bool, offset: u64, len: u64) -> Result<(), Status> {

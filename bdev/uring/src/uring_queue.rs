@@ -56,6 +56,8 @@ struct Flight {
     moved_all: bool,
     /// It needs a sync after the data operation and has not had it.
     sync_due: bool,
+    /// It is not through without a sync.
+    durable: bool,
     /// Its `fallocate` makes a hole.
     punches: bool,
     retries: u32,
@@ -161,7 +163,9 @@ impl UringQueue {
         let flight = self.slots.get_mut(key).expect("kept while operations are in flight");
         flight.operations -= 1;
         if user_data & SYNC_BIT != 0 {
-            flight.on_sync(result);
+            if flight.on_sync(result) {
+                self.shared.fail_syncs();
+            }
         } else if result == -libc::EOPNOTSUPP && flight.can_punch_instead() {
             self.zero_by_punch = true;
         } else {
@@ -169,6 +173,9 @@ impl UringQueue {
         }
         if flight.operations > 0 {
             return None;
+        }
+        if flight.durable && flight.failed.is_none() {
+            flight.failed = self.shared.check_syncs().err();
         }
         let status = match flight.failed {
             Some(status) => status,
@@ -207,13 +214,15 @@ impl UringQueue {
 impl Flight {
     fn new(request: Request, volatile_cache: bool) -> Flight {
         let is_flush = request.op == Op::Flush;
-        let durable = volatile_cache && request.flags.contains(Flags::FUA);
+        let forced = volatile_cache && request.flags.contains(Flags::FUA);
+        let durable = is_flush || (forced && request.op != Op::Read);
         Flight {
             moved: 0,
             operations: 0,
             failed: None,
             moved_all: is_flush,
-            sync_due: is_flush || (durable && request.op != Op::Read),
+            sync_due: durable,
+            durable,
             punches: false,
             retries: 0,
             request,
@@ -283,14 +292,19 @@ impl Flight {
         self.moved_all = whole == len;
     }
 
-    fn on_sync(&mut self, result: i32) {
+    /// True when the sync itself failed for good.
+    fn on_sync(&mut self, result: i32) -> bool {
         match -result {
             // A sync after a part of the write does not count.
             _ if result >= 0 => self.sync_due = !self.moved_all,
             // The write that it is linked to was short or failed, and says so itself.
             libc::ECANCELED => (),
-            error => self.on_error(error),
+            error => {
+                self.on_error(error);
+                return !errno::is_temporary(error);
+            }
         }
+        false
     }
 
     fn on_error(&mut self, error: i32) {

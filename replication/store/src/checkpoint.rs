@@ -120,6 +120,15 @@ impl Store {
         !matches!(self.checkpoint.phase, Phase::Idle | Phase::Failed)
     }
 
+    /// Ends a running checkpoint and refuses every later one: the device has lost writes that it
+    /// had completed, so what is durable is the last checkpoint, and nothing may follow it.
+    pub fn halt(&mut self, status: Status) {
+        if self.is_checkpointing() {
+            self.fail_checkpoint(status);
+        }
+        self.checkpoint.phase = Phase::Failed;
+    }
+
     /// True when a checkpoint failed: the map on the device is the last durable one, and nothing
     /// can be changed until the store is mounted again.
     pub fn has_failed(&self) -> bool {

@@ -250,7 +250,10 @@ impl SuperWriter {
         self.waiting = false;
         if !status.is_ok() {
             self.attempts += 1;
-            if self.attempts >= WRITE_ATTEMPTS_MAX {
+            // A flush that failed may have lost what it was to make durable, and the next would
+            // succeed without it: only a write is worth another attempt.
+            let is_write = matches!(self.step, SuperStep::First | SuperStep::Second);
+            if !is_write || self.attempts >= WRITE_ATTEMPTS_MAX {
                 self.step = SuperStep::Failed(status);
             }
             return;

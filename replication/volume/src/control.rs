@@ -175,7 +175,8 @@ impl Core {
             if control.verb == Verb::Delete && self.queues.iter().any(closing) {
                 return; // What a dropped queue had in flight ends first.
             }
-            if control.verb == Verb::Create && !self.checkpoint.forgot_deleted() {
+            let healthy = self.failed.is_none();
+            if healthy && control.verb == Verb::Create && !self.checkpoint.forgot_deleted() {
                 // A replay must not find the old volume in the way of the new one.
                 self.controls.wants_checkpoint = true;
                 return;

@@ -349,6 +349,8 @@ impl Core {
     pub(crate) fn fail(&mut self, what: &'static str, status: Status) {
         if self.failed.is_none() {
             self.failed = Some(status);
+            self.wal.halt(status);
+            self.store.halt(status);
             self.report(Event::Failed { what, status });
         }
     }

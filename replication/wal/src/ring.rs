@@ -302,9 +302,17 @@ impl Wal {
         }
     }
 
+    /// Ends the log: the device has lost writes that it had completed, so no group that is still in
+    /// flight may be believed. [`Event::Failed`] follows, and nothing becomes durable any more.
+    pub fn halt(&mut self, status: Status) {
+        self.failed.get_or_insert(status);
+    }
+
     /// What happened since the last call, in LSN order.
     pub fn poll_event(&mut self) -> Option<Event> {
-        while self.flying.front().is_some_and(|group| group.state == State::Written) {
+        while self.failed.is_none()
+            && self.flying.front().is_some_and(|group| group.state == State::Written)
+        {
             let group = self.flying.pop_front().expect("just seen");
             assert_eq!(group.start, self.durable, "groups become durable in order");
             self.durable = group.end;

@@ -8,7 +8,7 @@ use super::*;
 use bdev::conformance::Fixture;
 use bdev::{Bdev, Info, Lba, OpenError, Pool, PoolConfig, Tag};
 
-use crate::{FileDisk, FileOptions};
+use crate::{FileDisk, FileOptions, IoBackend};
 
 /// A disk whose queues have a second ring, as on a device that is polled (which no test machine
 /// has), though none of the two polls.
@@ -61,12 +61,43 @@ fn wait_fd_is_readable_when_poll_has_something() {
     }
 }
 
+#[test]
+fn a_sync_that_failed_fails_every_later_one() {
+    for backend in [IoBackend::IoUring, IoBackend::Standard] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4 << 20).unwrap();
+        let options = FileOptions { backend, ..FileOptions::default() };
+        let disk = FileDisk::open(file.path(), &options).unwrap();
+        let pool = Pool::new(&PoolConfig::tiny()).unwrap();
+        let mut queue = disk.open(&QueueCx::new(&pool)).unwrap();
+        let mut run = |request: Request| {
+            let (mut fifo, mut completions) = (Fifo::new(1), Fifo::new(1));
+            fifo.push(request).unwrap();
+            queue.submit(&mut fifo);
+            queue.kick();
+            while completions.is_empty() {
+                queue.poll(&mut completions);
+            }
+            completions.pop().unwrap().status
+        };
+        assert_eq!(run(Request::flush(Tag(1))), Status::Ok);
+        disk.shared.fail_syncs();
+        assert_eq!(run(Request::flush(Tag(1))), Status::Io);
+        assert_eq!(run(write(&pool, 1).with_flags(Flags::FUA)), Status::Io);
+        assert_eq!(run(write(&pool, 1)), Status::Ok);
+    }
+}
+
 /// What becomes of a request of `blocks` blocks when the kernel answers `results`.
 fn outcome(blocks: u32, flags: Flags, results: &[(bool, i32)]) -> (Option<Status>, usize, bool) {
     let pool = Pool::new(&PoolConfig::tiny()).unwrap();
     let mut flight = Flight::new(write(&pool, blocks).with_flags(flags), true);
     for &(is_sync, result) in results {
-        if is_sync { flight.on_sync(result) } else { flight.on_data(result, 4096) }
+        if is_sync {
+            flight.on_sync(result);
+        } else {
+            flight.on_data(result, 4096);
+        }
     }
     (flight.failed, flight.moved, flight.moved_all && !flight.sync_due)
 }
