@@ -50,12 +50,16 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Reads a state file; one that does not exist yet means nothing was issued.
+    /// Reads a state file; one that does not exist yet, or was just created, means that nothing was
+    /// issued.
     ///
     /// # Errors
     /// When the file is not a state file.
     pub fn load(path: &Path) -> Result<Self> {
-        let Ok(text) = fs::read_to_string(path) else { return Ok(Self::default()) };
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
         let mut numbers = text.split_whitespace().map(str::parse);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(issued)), Some(Ok(durable))) => Ok(Self { issued, durable }),
@@ -259,6 +263,16 @@ mod tests {
         bytes[offset] ^= 1;
         fs::write(&ledger.path, bytes).unwrap();
         assert!(ledger.verify().is_err());
+    }
+
+    #[test]
+    fn a_state_file_that_was_just_created_says_nothing_was_issued() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        fs::write(&state, "").unwrap();
+        assert_eq!(Progress::load(&state).unwrap(), Progress::default());
+        fs::write(&state, "1").unwrap();
+        assert!(Progress::load(&state).is_err());
     }
 
     #[test]
