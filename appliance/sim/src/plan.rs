@@ -177,9 +177,7 @@ fn disk(rng: &mut Rng, errors: bool) -> DiskPlan {
         stall: few(rng),
         read_error: if errors { few(rng) } else { PerMillion::NEVER },
         write_error: if errors && rng.chance(1, 2) { few(rng) } else { PerMillion::NEVER },
-        // With `--errors` only: a store tries a failed flush again, although the disk has dropped
-        // what it had cached, and so loses pages of its map. Until it does not, seeds fail there.
-        flush_error: PerMillion::NEVER,
+        flush_error: if errors && rng.chance(1, 2) { few(rng) } else { PerMillion::NEVER },
         survives: PerMillion(u32::try_from(rng.below(1_000_000)).expect("small")),
         torn: PerMillion(u32::try_from(rng.below(1_000_000)).expect("small")),
         ..base
