@@ -11,3 +11,5 @@ done
 cargo deny --log-level warn check licenses bans sources
 cargo machete
 cargo test --locked --quiet -p daemon --test tidy
+RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
+    cargo test --locked --quiet -p bdev --lib loom
