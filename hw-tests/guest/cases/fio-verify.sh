@@ -14,7 +14,7 @@ worker=0
 while [ "$worker" -lt "$QUEUES" ]; do
     worker=$((worker + 1))
     # bytes per I/O, bytes in all, depth
-    for shape in 512:192k:8 4096:1m:16 20480:1280k:8 65536:2m:8 1048576:4m:4; do
+    for shape in 512:192k:8 4096:768k:16 20480:640k:8 65536:1m:8 1048576:2m:4; do
         size=${shape%%:*} rest=${shape#*:}
         [ $((size % block_size)) = 0 ] || continue
         jobs="$jobs --name=$size.$worker --bs=$size --size=${rest%:*} --iodepth=${rest#*:}"
