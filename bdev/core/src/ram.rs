@@ -95,8 +95,8 @@ impl Queue for RamQueue {
 
 impl RamDisk {
     /// Asks for the first page of `next` while the request before it is copied: what is not in a
-    /// cache then arrives in parallel. A random 4 KiB read of 256 MiB costs 490 instead of 550 ns, a
-    /// write 535 instead of 640.
+    /// cache then arrives in parallel. A random 4 KiB read of 256 MiB costs 490 instead of 550 ns,
+    /// a write 535 instead of 640.
     fn prefetch(&self, next: &Request) {
         let offset = next.lba.0.checked_mul(u64::from(self.info.block_size));
         if let Some(offset) = offset.and_then(|offset| usize::try_from(offset).ok()) {
@@ -145,7 +145,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Brings the 4 KiB from `offset` on closer, as far as they are there. A hint: it touches nothing.
+    /// Brings the 4 KiB from `offset` on closer, as far as they are there. A hint, no access.
     fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
         for line in (offset..self.len.min(offset.saturating_add(PREFETCH))).step_by(64) {
