@@ -28,6 +28,8 @@ pub struct Volume {
     pub size: u64,
     /// Bytes in a logical block: 512 or 4096.
     pub block_bytes: u32,
+    /// Bytes of the store that its map takes, in whole extents, as of the last checkpoint.
+    pub used_bytes: u64,
 }
 
 impl Volume {
@@ -339,5 +341,6 @@ fn volume_of(record: &store::VolumeRecord) -> Volume {
         name: record.name_str().to_owned(),
         size: record.size_bytes(),
         block_bytes: record.block_bytes(),
+        used_bytes: record.mapped.get().saturating_mul(store::EXTENT_BYTES),
     }
 }

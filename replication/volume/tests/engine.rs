@@ -268,6 +268,21 @@ fn huge_volume_costs_nothing_until_it_is_written() {
 }
 
 #[test]
+fn volume_uses_the_extents_that_it_maps() {
+    let (mut rig, mut queue, _) = rig_with_volume(24, 8 * MIB, 4096);
+    let used = |rig: &Rig| rig.engine.borrow().volumes()[0].used_bytes;
+    assert_eq!(used(&rig), 0);
+    assert_eq!(rig.write(&mut queue, 1, &block(1)), Status::Ok);
+    assert_eq!(rig.write(&mut queue, 100, &block(1)), Status::Ok);
+    settle(&mut rig);
+    assert_eq!(used(&rig), 2 * store::EXTENT_BYTES);
+    let zero = Request::range(Tag(1), Op::Deallocate, Lba(0), 16);
+    assert_eq!(rig.run(&mut queue, zero).status, Status::Ok);
+    settle(&mut rig);
+    assert_eq!(used(&rig), store::EXTENT_BYTES);
+}
+
+#[test]
 fn failed_log_stops_writes_and_leaves_reads() {
     let (mut rig, mut queue, _) = rig_with_volume(24, 8 * MIB, 4096);
     assert_eq!(rig.write(&mut queue, 1, &block(1)), Status::Ok);

@@ -197,15 +197,14 @@ impl Store for EngineStore {
 }
 
 fn status_of(volume: volume::Volume) -> VolumeStatus {
-    let volume::Volume { id, uuid, name, size, block_bytes } = volume;
-    // The map does not count by volume.
+    let volume::Volume { id, uuid, name, size, block_bytes, used_bytes } = volume;
     VolumeStatus {
         id: VolumeId(id.0),
         name,
         uuid,
         bytes: size,
         block_size: block_bytes,
-        used_bytes: 0,
+        used_bytes,
     }
 }
 
