@@ -45,6 +45,12 @@ impl<T> Fifo<T> {
         self.items.pop_front()
     }
 
+    /// Moves items, oldest first, to the end of `other` while it has room.
+    pub fn move_into(&mut self, other: &mut Fifo<T>) {
+        let count = self.items.len().min(other.room());
+        other.items.extend(self.items.drain(..count));
+    }
+
     /// The oldest item.
     pub fn front(&self) -> Option<&T> {
         self.items.front()
@@ -105,6 +111,18 @@ mod tests {
         assert_eq!(fifo.push_front('z'), Ok(()));
         assert_eq!(fifo.push_front('y'), Err('y'));
         assert_eq!((fifo.pop(), fifo.pop(), fifo.pop()), (Some('z'), Some('b'), None));
+    }
+
+    #[test]
+    fn items_move_in_order_as_far_as_they_fit() {
+        let (mut from, mut to) = (Fifo::new(3), Fifo::new(2));
+        for item in 1..=3 {
+            from.push(item).unwrap();
+        }
+        from.move_into(&mut to);
+        assert_eq!((to.pop(), to.pop(), from.len()), (Some(1), Some(2), 1));
+        from.move_into(&mut to);
+        assert_eq!((to.pop(), from.is_empty()), (Some(3), true));
     }
 
     #[test]

@@ -46,11 +46,7 @@ impl Queue for NullQueue {
     fn kick(&mut self) {}
 
     fn poll(&mut self, completions: &mut Fifo<Completion>) {
-        while !completions.is_full() {
-            let Some(completion) = self.done.pop() else { return };
-            let pushed = completions.push(completion);
-            assert!(pushed.is_ok(), "room was checked");
-        }
+        self.done.move_into(completions);
     }
 
     fn in_flight(&self) -> u32 {
