@@ -39,7 +39,10 @@ mod service;
 
 pub use limits::{
     DEVICE_BYTES_MIN, DRAIN_SECONDS_DEFAULT, MONITOR_SECONDS, PROBE_BYTES, RECONCILE_ROUNDS_MAX,
+    REFUSAL_QUIET_SECONDS, REFUSED_PAIRS_MAX,
 };
-pub use plane::{DataPlane, PlaneExport, PlaneInfo, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+pub use plane::{
+    DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo,
+};
 pub use program::main;
 pub use service::Daemon;

@@ -13,5 +13,11 @@ pub const DEVICE_BYTES_MIN: u64 = 64 << 20;
 /// Seconds between two looks at sessions and integrity counters, for events.
 pub const MONITOR_SECONDS: u64 = 2;
 
+/// Seconds between two events about the same host that asks for the same thing and is refused.
+pub const REFUSAL_QUIET_SECONDS: u64 = 60;
+
+/// Refused hosts that are told apart. Further ones are counted together in one event.
+pub const REFUSED_PAIRS_MAX: usize = 64;
+
 /// Seconds that draining may take when nothing else is configured. Then the node stops anyway.
 pub const DRAIN_SECONDS_DEFAULT: u64 = 30;

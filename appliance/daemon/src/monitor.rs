@@ -1,5 +1,7 @@
 //! Watching the data plane for what operators want to hear about.
 
+mod refusals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use uuid::Uuid;
 
 use crate::control::Control;
 use crate::limits::MONITOR_SECONDS;
+use refusals::Refusals;
 
 /// What was seen last.
 #[derive(Default)]
@@ -16,6 +19,7 @@ pub(crate) struct Monitor {
     sessions: BTreeMap<(String, u16), Session>,
     integrity_errors: BTreeMap<Uuid, u64>,
     failures: BTreeMap<Uuid, String>,
+    refusals: Refusals,
 }
 
 impl Monitor {
@@ -33,6 +37,7 @@ impl Monitor {
     /// Compares with what was seen last, and notes what is new.
     pub(crate) async fn look(&mut self, control: &Control) -> Result<(), ApiError> {
         self.look_at_sessions(control).await?;
+        self.look_at_refusals(control).await?;
         for store in control.plane().stores().await? {
             let subject = store.uuid;
             let before = self.integrity_errors.insert(subject, store.integrity_errors).unwrap_or(0);
@@ -52,6 +57,16 @@ impl Monitor {
                 control.events().note(kind, Severity::Error, subject, message, "");
             }
             *failure = store.failure;
+        }
+        Ok(())
+    }
+
+    async fn look_at_refusals(&mut self, control: &Control) -> Result<(), ApiError> {
+        let refused = control.plane().refusals().await?;
+        for told in self.refusals.look(refused) {
+            let subject = control.exported_as(&told.subsystem).await?;
+            let kind = EventKind::SessionRefused;
+            control.events().note(kind, Severity::Warning, subject, told.message, "");
         }
         Ok(())
     }

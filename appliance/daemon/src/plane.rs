@@ -64,6 +64,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Connected hosts. `volume` is left out: the daemon knows it by the subsystem.
     fn sessions(&self) -> Reply<'_, Vec<Session>>;
 
+    /// Connects that were refused since the last call; a flood of them is cut short.
+    fn refusals(&self) -> Reply<'_, Vec<PlaneRefusal>>;
+
     /// Numbers of reactors, transport and volumes.
     fn stats(&self) -> Reply<'_, PlaneStats>;
 
@@ -141,6 +144,19 @@ pub struct PlaneExport {
     pub volume: Uuid,
     /// Who may connect.
     pub access: HostAccess,
+}
+
+/// A host that was refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneRefusal {
+    /// The name that the host gave itself, printable; empty if it was none.
+    pub host: String,
+    /// What it asked for, printable; empty if it was no name.
+    pub subsystem: String,
+    /// Where it came from.
+    pub peer: String,
+    /// The subsystem is there, and the host is not on its list.
+    pub not_allowed: bool,
 }
 
 /// Numbers of the data plane.

@@ -4,15 +4,18 @@
 //! happens to it until a turn in which nothing did; only lively ones are looked at, and everyone is
 //! at every sweep.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bdev::ring::Producer;
 use bdev::{Completion, Fifo, Instant, Pool, Request};
 use net::{Batch, ConnId, Event, Landing, Net, Socket};
 use nvmf::{Addresses, CloseReason, Connection, Cx, NamespaceHandle, Target};
 
 use crate::limits::REQUESTS_PER_POLL;
 use crate::namespaces::Namespaces;
+use crate::refusal::Refusal;
 use crate::stats::ShardCounters;
 
 pub(crate) struct Connections {
@@ -26,12 +29,15 @@ pub(crate) struct Connections {
     requests: Fifo<(NamespaceHandle, Request)>,
     pool: Rc<Pool>,
     counters: Arc<ShardCounters>,
+    refusals: Producer<Refusal>,
     open: usize,
 }
 
 struct Slot {
     machine: Connection,
     socket: Option<ConnId>,
+    /// Where it came from, once it was in use.
+    peer: Option<SocketAddr>,
     /// Here, unless it is being sent.
     batch: Option<Box<Batch>>,
     receiving: bool,
@@ -49,11 +55,13 @@ impl Connections {
         sockets: usize,
         pool: Rc<Pool>,
         counters: Arc<ShardCounters>,
+        refusals: Producer<Refusal>,
     ) -> Connections {
         let count = u32::try_from(count).expect("limited");
         let slot = |index| Slot {
             machine: Connection::new(Arc::clone(target), index),
             socket: None,
+            peer: None,
             batch: Some(Batch::with_defaults()),
             receiving: false,
             closing: false,
@@ -70,6 +78,7 @@ impl Connections {
             requests: Fifo::new(REQUESTS_PER_POLL),
             pool,
             counters,
+            refusals,
             open: 0,
         }
     }
@@ -109,6 +118,7 @@ impl Connections {
             return;
         }
         self.free.pop();
+        slot.peer = Some(addresses.peer);
         (slot.socket, slot.in_use, slot.closing, slot.receiving) = (Some(conn), true, false, false);
         self.by_socket[conn.slot()] = Some(index);
         self.open += 1;
@@ -205,7 +215,7 @@ impl Connections {
                 net.close(conn);
             }
         }
-        slot.note_events(&self.counters);
+        slot.note_events(&self.counters, &mut self.refusals);
         if slot.in_use && slot.socket.is_none() && slot.machine.is_closed() {
             slot.in_use = false;
             self.free.push(index);
@@ -332,11 +342,16 @@ impl Slot {
         true
     }
 
-    fn note_events(&mut self, counters: &ShardCounters) {
+    fn note_events(&mut self, counters: &ShardCounters, refusals: &mut Producer<Refusal>) {
         while let Some(event) = self.machine.poll_event() {
             match event {
                 nvmf::Event::Connected { .. } => counters.queues_connected.add(1),
-                nvmf::Event::Refused { .. } => counters.refused.add(1),
+                nvmf::Event::Refused { hostnqn: host, subsystem, not_allowed, .. } => {
+                    counters.refused.add(1);
+                    let peer = self.peer.expect("a connection in use has a peer");
+                    // When nobody takes them, the counter has to do.
+                    let _ = refusals.push(Refusal { host, subsystem, peer, not_allowed });
+                }
                 nvmf::Event::Closing { reason: CloseReason::Protocol(_) } => {
                     counters.protocol_errors.add(1);
                 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use bdev::ring::Producer;
+use bdev::ring::{Consumer, Producer};
 use nvmf::{NamespaceHandle, Session, Target};
 
 use crate::command::{
@@ -14,6 +14,7 @@ use crate::command::{
 };
 use crate::limits::{NAMESPACES_MAX, STORES_MAX};
 use crate::link::Wake;
+use crate::refusal::Refusal;
 use crate::stats::{NamespaceCounters, ShardCounters};
 use crate::ticket::Ticket;
 
@@ -42,6 +43,7 @@ pub(crate) struct ShardPort {
     pub(crate) mailbox: Mutex<Producer<Box<Envelope>>>,
     pub(crate) wake: Wake,
     pub(crate) counters: Arc<ShardCounters>,
+    pub(crate) refusals: Mutex<Consumer<Refusal>>,
 }
 
 /// What is where.
@@ -260,6 +262,17 @@ impl NodeHandle {
     /// What the shards have done, by shard.
     pub fn shard_counters(&self) -> impl Iterator<Item = &ShardCounters> {
         self.inner.shards.iter().map(|shard| shard.counters.as_ref())
+    }
+
+    /// Takes the refused Connects that the shards remember: at most [`crate::REFUSALS_KEPT`] each.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let mut taken = Vec::new();
+        for shard in &self.inner.shards {
+            let mut refusals = shard.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            // A flood of them must not keep the caller.
+            taken.extend((0..crate::REFUSALS_KEPT).map_while(|_| refusals.pop()));
+        }
+        taken
     }
 
     /// The I/O of one namespace, by shard: add them up.

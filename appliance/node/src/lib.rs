@@ -72,6 +72,7 @@ mod handle;
 mod limits;
 mod link;
 mod namespaces;
+mod refusal;
 mod seed;
 mod shard;
 mod stats;
@@ -84,9 +85,10 @@ pub use command::{
 pub use handle::NodeHandle;
 pub use limits::{
     ADOPTIONS_MAX, COMMANDS_PENDING_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DEVICE_QUEUE_DEPTH,
-    LINK_DEPTH, MAILBOX_DEPTH, NAMESPACES_MAX, QUEUE_DEPTH, RAM_VOLUMES_MAX, SHARDS_MAX,
-    STORES_MAX,
+    LINK_DEPTH, MAILBOX_DEPTH, NAMESPACES_MAX, QUEUE_DEPTH, RAM_VOLUMES_MAX, REFUSALS_KEPT,
+    SHARDS_MAX, STORES_MAX,
 };
+pub use refusal::Refusal;
 pub use seed::{NodeConfig, ShardSeed, node};
 pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};

@@ -38,6 +38,10 @@ pub const DEVICE_QUEUE_DEPTH: u32 = 1024;
 /// Accepted sockets on their way from one shard to another; more are closed.
 pub const ADOPTIONS_MAX: usize = 64;
 
+/// Refused Connects that one shard remembers until [`crate::NodeHandle::refusals`] takes them;
+/// further ones are only counted.
+pub const REFUSALS_KEPT: usize = 64;
+
 /// Socket events taken in one turn; the rest waits for the next.
 pub(crate) const EVENTS_PER_TURN: usize = 256;
 

@@ -15,10 +15,11 @@ use crate::flights::Flights;
 use crate::handle::{Book, Inner, NodeHandle, ShardPort};
 use crate::limits::{
     ADOPTIONS_MAX, COMMANDS_PENDING_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, MAILBOX_DEPTH,
-    SHARDS_MAX,
+    REFUSALS_KEPT, SHARDS_MAX,
 };
 use crate::link::{LinkClientSeed, LinkServer, Wake, link};
 use crate::namespaces::Namespaces;
+use crate::refusal::Refusal;
 use crate::shard::{Adoption, Shard, completions, events};
 use crate::stats::ShardCounters;
 use crate::stores::Stores;
@@ -56,10 +57,12 @@ pub fn node(config: NodeConfig) -> (NodeHandle, Vec<ShardSeed>) {
     for (index, wake) in config.wakes.iter().enumerate() {
         let (mailbox_tx, mailbox) = spsc(MAILBOX_DEPTH);
         let counters = Arc::new(ShardCounters::default());
+        let (refusals_tx, refusals) = spsc(REFUSALS_KEPT);
         ports.push(ShardPort {
             mailbox: Mutex::new(mailbox_tx),
             wake: Arc::clone(wake),
             counters: Arc::clone(&counters),
+            refusals: Mutex::new(refusals),
         });
         let none = || (0..count).map(|_| None);
         seeds.push(ShardSeed {
@@ -68,6 +71,7 @@ pub fn node(config: NodeConfig) -> (NodeHandle, Vec<ShardSeed>) {
             target: Arc::clone(&config.target),
             mailbox,
             counters,
+            refusals: refusals_tx,
             link_clients: none().collect(),
             link_servers: (0..count).map(|_| None).collect(),
             placements: (0..count).map(|_| None).collect(),
@@ -98,6 +102,7 @@ pub struct ShardSeed {
     target: Arc<Target>,
     mailbox: Consumer<Box<Envelope>>,
     counters: Arc<ShardCounters>,
+    refusals: Producer<Refusal>,
     link_clients: Vec<Option<LinkClientSeed>>,
     link_servers: Vec<Option<LinkServer>>,
     placements: Vec<Option<(Producer<Adoption>, Wake)>>,
@@ -122,6 +127,7 @@ impl ShardSeed {
             sockets,
             Rc::clone(&pool),
             Arc::clone(&self.counters),
+            self.refusals,
         );
         Shard {
             index: self.index,

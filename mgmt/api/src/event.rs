@@ -107,7 +107,7 @@ event_kinds! {
     SessionOpened = "session_opened",
     /// A host disconnected.
     SessionClosed = "session_closed",
-    /// A host that is not on the allow list tried to connect.
+    /// A host that is not on the allow list, or asked for what is not there, tried to connect.
     SessionRefused = "session_refused",
     /// Data read from a device did not match its checksum; it was not given to the host.
     IntegrityError = "integrity_error",

@@ -27,6 +27,8 @@ pub enum Event {
         subsystem: Option<Nqn>,
         /// What it was told.
         status: NvmeStatus,
+        /// The subsystem is there, and the host is not on its list.
+        not_allowed: bool,
     },
     /// The connection is closing.
     Closing {

@@ -99,7 +99,9 @@ impl Connection {
                 let hostnqn = Nqn::from_field(&data.hostnqn);
                 let subsystem = Nqn::from_field(&data.subnqn);
                 let status = refusal.status;
-                self.event(Event::Refused { hostnqn, subsystem, status });
+                let invalid_host = NvmeStatus::never(StatusCode::CONNECT_INVALID_HOST);
+                let not_allowed = status == invalid_host;
+                self.event(Event::Refused { hostnqn, subsystem, status, not_allowed });
                 self.answer_with(key, status, refusal.dw0, 0);
             }
         }

@@ -42,7 +42,8 @@ pub const KEYS: &[Key] = &[
         doc: "How files and block devices are reached. `auto` takes io_uring if the kernel allows \
               it and falls back to `standard` (pread and pwrite) with one log line that says what \
               was requested, what was selected and why. `io_uring` refuses to start without it. \
-              Sockets always use io_uring.",
+              Sockets always use io_uring: where it cannot be had at all, the node does not start, \
+              whatever this says.",
     },
     Key {
         path: "drain_seconds",

@@ -37,6 +37,13 @@ impl Control {
         })
     }
 
+    /// The volume behind a subsystem, or nothing.
+    pub(crate) async fn exported_as(&self, subsystem: &str) -> Result<String, ApiError> {
+        let exports = self.desired().await?.exports;
+        let found = exports.into_values().find(|kept| kept.record.nqn.as_str() == subsystem);
+        Ok(found.map(|kept| kept.record.volume.to_string()).unwrap_or_default())
+    }
+
     pub(crate) async fn sessions(&self) -> Result<Vec<Session>, ApiError> {
         let desired = self.desired().await?;
         let mut sessions = self.plane.sessions().await?;

@@ -20,7 +20,7 @@ use node::{Format, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, Volu
 use reactor::{Reactor, ReactorStats};
 use uuid::Uuid;
 
-use super::{DataPlane, PlaneExport, PlaneInfo, PlaneStats, PlaneStore, PlaneVolume};
+use super::{DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume};
 use convert::{api_error, plane_store, plane_volume};
 use exports::Exported;
 
@@ -283,6 +283,10 @@ impl DataPlane for ReactorPlane {
 
     fn sessions(&self) -> Reply<'_, Vec<Session>> {
         Box::pin(self.blocking(|shared| convert::sessions(&shared.handle)))
+    }
+
+    fn refusals(&self) -> Reply<'_, Vec<PlaneRefusal>> {
+        Box::pin(self.blocking(|shared| Ok(convert::refusals(&shared.handle))))
     }
 
     fn stats(&self) -> Reply<'_, PlaneStats> {

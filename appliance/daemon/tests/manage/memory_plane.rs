@@ -8,7 +8,9 @@ use api::{
     ApiError, ByteLen, DevicePath, HostAccess, IoCounters, LatencyHistogram, Nqn, Reply, Session,
     ShardStats,
 };
-use daemon::{DataPlane, PlaneExport, PlaneInfo, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+use daemon::{
+    DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo,
+};
 use uuid::Uuid;
 
 /// What is written on devices: outlives a plane.
@@ -25,6 +27,7 @@ struct Inner {
     open: BTreeMap<Uuid, DevicePath>,
     exports: BTreeMap<Nqn, PlaneExport>,
     sessions: Vec<Session>,
+    refused: Vec<PlaneRefusal>,
     listening: bool,
     drained: bool,
     /// What the next change fails with.
@@ -53,12 +56,21 @@ impl MemoryPlane {
             let controller_id = u16::try_from(inner.sessions.len() + 1).unwrap();
             inner.sessions.push(Session {
                 host: host.to_string(),
-                subsystem,
+                subsystem: subsystem.clone(),
                 volume: None,
                 controller_id,
                 io_queues: 2,
                 peer: "192.0.2.1:40000".to_owned(),
                 keep_alive_ms: 5000,
+            });
+        }
+        if !admitted {
+            let not_allowed = inner.exports.contains_key(&subsystem);
+            inner.refused.push(PlaneRefusal {
+                host: host.to_string(),
+                subsystem: subsystem.to_string(),
+                peer: "192.0.2.1:40000".to_owned(),
+                not_allowed,
             });
         }
         admitted
@@ -202,6 +214,10 @@ impl DataPlane for MemoryPlane {
 
     fn sessions(&self) -> Reply<'_, Vec<Session>> {
         ready(Ok(self.inner.lock().unwrap().sessions.clone()))
+    }
+
+    fn refusals(&self) -> Reply<'_, Vec<PlaneRefusal>> {
+        ready(Ok(std::mem::take(&mut self.inner.lock().unwrap().refused)))
     }
 
     fn stats(&self) -> Reply<'_, PlaneStats> {

@@ -1,105 +1,12 @@
 //! A host writes over NVMe/TCP; what was acknowledged is there after kill -9 and after SIGTERM.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::rc::Rc;
 
-use bdev::{Completion, Data, Fifo, Lba, Pool, PoolConfig, Queue, Request, Rng, Status, Tag};
-use bench::client::{Client, ConnectError, Destination};
-use net_uring::{UringNet, UringNetConfig};
-use reactor::Clock;
+use bdev::Rng;
+use bench::client::ConnectError;
 
+use crate::host::{BLOCKS, HOST, Host, address};
 use crate::stand::{dir, ok, start};
-
-/// The host that `bench` says it is.
-const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:68667462-656e-4368-8000-000000000001";
-const SUBSYSTEM: &str = "nqn.2026-11.dev.holdfast:test:db";
-const BLOCK: usize = 4096;
-const BLOCKS: u64 = 2048;
-/// Blocks of one read.
-const RUN: u64 = 32;
-
-struct Host {
-    pool: Rc<Pool>,
-    queue: Box<dyn Queue>,
-    requests: Fifo<Request>,
-    completions: Fifo<Completion>,
-    _client: Client,
-}
-
-impl Host {
-    fn connect(address: SocketAddr) -> Result<Self, ConnectError> {
-        let pool = Rc::new(Pool::new(&PoolConfig::for_bytes(32 << 20)).unwrap());
-        let config = UringNetConfig { connections_max: 8, ..UringNetConfig::default() };
-        let net = Box::new(UringNet::new(&config).unwrap());
-        let subsystem = nvmf::Nqn::new(SUBSYSTEM).unwrap();
-        let destination = Destination { address, subsystem, queues: 1, digests: true };
-        let client = Client::connect(net, Rc::clone(&pool), &destination, &mut || Clock.now())?;
-        let queue = client.queue(0);
-        let (requests, completions) = (Fifo::new(1), Fifo::new(1));
-        Ok(Self { pool, queue, requests, completions, _client: client })
-    }
-
-    fn execute(&mut self, request: Request) -> Completion {
-        assert!(self.requests.push(request).is_ok());
-        loop {
-            self.queue.submit(&mut self.requests);
-            self.queue.kick();
-            self.queue.poll(&mut self.completions);
-            if let Some(completion) = self.completions.pop() {
-                return completion;
-            }
-        }
-    }
-
-    fn write(&mut self, lba: u64, versions: &[u64]) {
-        let len = versions.len() * BLOCK;
-        let mut buffer = self.pool.take(len).unwrap();
-        for (index, block) in buffer.bytes_mut()[..len].chunks_mut(BLOCK).enumerate() {
-            block.copy_from_slice(&content(lba + index as u64, versions[index]));
-        }
-        let blocks = u32::try_from(versions.len()).unwrap();
-        let request = Request::write(Tag(1), Lba(lba), blocks, buffer.freeze());
-        assert_eq!(self.execute(request).status, Status::Ok, "write at {lba}");
-    }
-
-    fn read(&mut self, lba: u64) -> Vec<u8> {
-        let len = usize::try_from(RUN).unwrap() * BLOCK;
-        let buffer = self.pool.take(len).unwrap();
-        let blocks = u32::try_from(RUN).unwrap();
-        let completion = self.execute(Request::read(Tag(2), Lba(lba), blocks, buffer));
-        assert_eq!(completion.status, Status::Ok, "read at {lba}");
-        let Data::Into(buffer) = completion.data else { panic!("a read returns its buffer") };
-        buffer.bytes()[..len].to_vec()
-    }
-
-    fn verify(&mut self, written: &BTreeMap<u64, u64>) {
-        for start in (0..BLOCKS).step_by(usize::try_from(RUN).unwrap()) {
-            for (lba, found) in (start..).zip(self.read(start).chunks(BLOCK)) {
-                match written.get(&lba) {
-                    Some(&version) => {
-                        assert!(found == content(lba, version), "block {lba}, version {version}");
-                    }
-                    None => assert!(found.iter().all(|&byte| byte == 0), "block {lba}"),
-                }
-            }
-        }
-    }
-}
-
-/// What a block holds in a version.
-fn content(lba: u64, version: u64) -> Vec<u8> {
-    let mut rng = Rng::new(lba << 20 ^ version);
-    (0..BLOCK / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect()
-}
-
-/// The address that the node took.
-fn address(dir: &Path) -> SocketAddr {
-    let text = std::fs::read_to_string(dir.join("state/endpoints.json")).unwrap();
-    let endpoints: serde_json::Value = serde_json::from_str(&text).unwrap();
-    endpoints["nvme_tcp"][0].as_str().unwrap().parse().unwrap()
-}
 
 #[test]
 fn acknowledged_writes_survive_sigkill_and_sigterm() {
@@ -111,6 +18,9 @@ fn acknowledged_writes_survive_sigkill_and_sigterm() {
     ok(dir, "export add db");
     let refused = Host::connect(address(dir));
     assert!(matches!(refused, Err(ConnectError::Failed { .. })), "nobody is on the list yet");
+    process.wait_for(&format!("host {HOST} from 127.0.0.1:"));
+    let told = process.log.last().unwrap();
+    assert!(told.contains("session_refused") && told.contains("not on the allow"), "{told}");
     ok(dir, &format!("export hosts add db {HOST}"));
 
     let mut rng = Rng::new(7);
@@ -136,4 +46,28 @@ fn acknowledged_writes_survive_sigkill_and_sigterm() {
         process = start(dir);
     }
     Host::connect(address(dir)).unwrap().verify(&written);
+}
+
+#[test]
+fn sigterm_waits_for_a_host_that_has_not_taken_its_answers_and_again_stops_at_once() {
+    let dir = dir();
+    let dir = dir.path();
+    let mut process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    ok(dir, "volume create db --size 8MiB");
+    ok(dir, "export add db --allow-any-host");
+    let mut host = Host::connect(address(dir)).unwrap();
+    let owed = host.read_and_stop_listening();
+    assert!(owed > 32, "{owed} answers are more than sockets hold");
+    process.signal("-TERM");
+    process.wait_for("SIGTERM: draining; again to stop at once");
+    process.signal("-TERM");
+    let (code, log) = process.wait();
+    // 0 would mean that the first one did not wait for the host.
+    assert_eq!(code, Some(1), "{}", log.join("\n"));
+    let last = log.last().unwrap();
+    assert!(last.contains("SIGTERM again: stopping at once"), "{}", log.join("\n"));
+    assert!(!log.iter().any(|line| line.contains("INFO stopped")), "{}", log.join("\n"));
+    let _process = start(dir);
+    Host::connect(address(dir)).unwrap().verify(&BTreeMap::new());
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread::Builder;
 use std::time::Duration;
 
-use crate::stand::{dir, holdfast, ok, start, start_with};
+use crate::stand::{command, dir, holdfast, ok, start, start_with};
 
 #[test]
 fn volumes_and_exports_survive_sigterm_and_sigkill() {
@@ -80,31 +80,6 @@ fn a_wrong_configuration_ends_with_2_and_every_complaint() {
 }
 
 #[test]
-fn an_io_backend_that_is_required_is_named_when_the_start_fails_without_it() {
-    // Row S170. Where io_uring can be had, it must be what was selected.
-    let dir = dir();
-    let file = dir.path().join("holdfastd.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, format!("io_backend = \"IO_URING\"\n{text}")).unwrap();
-    let process = start(dir.path());
-    let chosen = "io backend: requested io_uring, selected io_uring";
-    assert!(process.log.iter().any(|line| line.contains(chosen)), "{:?}", process.log);
-}
-
-#[test]
-fn the_standard_backend_serves_as_well() {
-    let dir = dir();
-    let dir = dir.path();
-    let file = dir.join("holdfastd.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, format!("io_backend = \"standard\"\n{text}")).unwrap();
-    let _process = start(dir);
-    ok(dir, "store init main --device DIR/disk --size 256MiB");
-    ok(dir, "volume create db --size 64MiB");
-    assert!(ok(dir, "store list -o json").contains("\"backend\": \"standard\""));
-}
-
-#[test]
 fn each_log_line_of_a_request_carries_its_id() {
     let dir = dir();
     let dir = dir.path();
@@ -158,11 +133,7 @@ fn a_second_daemon_in_the_same_directory_fails_and_harms_nothing() {
     let dir = dir();
     let dir = dir.path();
     let _process = start(dir);
-    let output = Command::new(env!("CARGO_BIN_EXE_holdfastd"))
-        .arg("--config")
-        .arg(dir.join("holdfastd.toml"))
-        .output()
-        .unwrap();
+    let output = command(dir).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("is it used by another node?"), "{text}");

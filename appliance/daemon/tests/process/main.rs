@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backend;
 mod data;
+mod host;
 mod life;
 mod stand;

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::Builder;
 
 use tempfile::TempDir;
 
@@ -11,8 +12,8 @@ use tempfile::TempDir;
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) log: Vec<String>,
-    /// Reads the rest of the log, so that the daemon does not block on a full pipe.
-    rest: Option<JoinHandle<Vec<String>>>,
+    /// The rest of the log; a thread reads it, so that the daemon does not block on a full pipe.
+    rest: Receiver<String>,
 }
 
 impl Drop for Process {
@@ -39,33 +40,35 @@ pub(crate) fn start(dir: &Path) -> Process {
     start_with(dir, None)
 }
 
-pub(crate) fn start_with(dir: &Path, notify: Option<&Path>) -> Process {
+/// The daemon with the configuration of a directory, not started yet.
+pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
+    command.arg("--config").arg(dir.join("holdfastd.toml"));
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// Puts a line before the configuration of a directory.
+pub(crate) fn configure(dir: &Path, line: &str) {
+    let file = dir.join("holdfastd.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{line}\n{text}")).unwrap();
+}
+
+pub(crate) fn start_with(dir: &Path, notify: Option<&Path>) -> Process {
+    let mut command = command(dir);
     if let Some(path) = notify {
         command.env("NOTIFY_SOCKET", path);
         command.env("WATCHDOG_USEC", "100000");
     }
-    let mut child = command
-        .arg("--config")
-        .arg(dir.join("holdfastd.toml"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut process = Process { child, log: Vec::new(), rest: None };
-    let mut lines = stderr.lines();
-    for line in &mut lines {
-        let line = line.unwrap();
-        let ready = line.contains("INFO listening ");
-        process.log.push(line);
-        if ready {
-            let rest = Builder::new().spawn(move || lines.map_while(Result::ok).collect());
-            process.rest = Some(rest.unwrap());
-            return process;
-        }
-    }
-    panic!("holdfastd did not start:\n{}", process.log.join("\n"));
+    let (lines, rest) = channel();
+    let read = move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line));
+    Builder::new().spawn(read).unwrap();
+    let mut process = Process { child, log: Vec::new(), rest };
+    process.wait_for("INFO listening ");
+    process
 }
 
 impl Process {
@@ -74,11 +77,23 @@ impl Process {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// Waits for a log line that contains `text`.
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        while let Ok(line) = self.rest.recv() {
+            let found = line.contains(text);
+            self.log.push(line);
+            if found {
+                return;
+            }
+        }
+        panic!("holdfastd ended without {text:?}:\n{}", self.log.join("\n"));
+    }
+
     /// Waits for the end; the exit code, and the whole log.
     pub(crate) fn wait(mut self) -> (Option<i32>, Vec<String>) {
         let status = self.child.wait().unwrap();
         let mut log = std::mem::take(&mut self.log);
-        log.extend(self.rest.take().unwrap().join().unwrap());
+        log.extend(self.rest.iter());
         (status.code(), log)
     }
 }

@@ -8,7 +8,7 @@ use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
 use uuid::Uuid;
 
 use super::Shared;
-use crate::plane::{PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+use crate::plane::{PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
 
 /// The one mapping from what a shard answers to what an operator reads.
 pub(super) fn api_error(error: NodeError) -> ApiError {
@@ -71,6 +71,17 @@ pub(super) fn sessions(handle: &NodeHandle) -> Result<Vec<Session>, ApiError> {
         })
     };
     handle.sessions().into_iter().map(session).collect()
+}
+
+pub(super) fn refusals(handle: &NodeHandle) -> Vec<PlaneRefusal> {
+    let name = |nqn: Option<nvmf::Nqn>| nqn.map(|nqn| printable(nqn.as_str())).unwrap_or_default();
+    let refusal = |refusal: node::Refusal| PlaneRefusal {
+        host: name(refusal.host),
+        subsystem: name(refusal.subsystem),
+        peer: refusal.peer.to_string(),
+        not_allowed: refusal.not_allowed,
+    };
+    handle.refusals().into_iter().map(refusal).collect()
 }
 
 /// The well-known name of the discovery service.

@@ -80,7 +80,10 @@ fn build_shard(seed: ShardSeed, memory: &PoolConfig) -> Result<node::Shard, Stri
     tracing::info!(shard = seed.index(), backing = ?pool.backing(), "I/O buffers are taken");
     let sockets =
         UringNetConfig { connections_max: CONNECTIONS_DEFAULT, ..UringNetConfig::default() };
-    let net = UringNet::new(&sockets).map_err(|error| format!("no sockets: {error}"))?;
+    let net = UringNet::new(&sockets).map_err(|error| {
+        let why = "sockets need io_uring whatever io_backend says, and it cannot be had";
+        format!("{why}: {error}")
+    })?;
     Ok(seed.start(Rc::new(pool), Box::new(net)))
 }
 
