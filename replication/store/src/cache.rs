@@ -27,8 +27,11 @@ pub(crate) enum FrameState {
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
     pub(crate) node: NodeId,
-    /// Where the page is on the device; none for a page that was never written.
+    /// Where the page is on the device. Of a dirty page: the page that it replaces, to be freed; none
+    /// when it was never written, or is an ancestor's.
     pub(crate) ptr: PagePtr,
+    /// The owner that the header of a page that is being loaded must name.
+    pub(crate) family: u32,
     pub(crate) state: FrameState,
     /// Mapped entries when the leaf was last counted.
     pub(crate) mapped: u8,
@@ -54,7 +57,8 @@ impl Cache {
         let node = NodeId { owner: 0, level: 0, index: 0 };
         let ptr = PagePtr::NONE;
         let state = FrameState::Empty;
-        let blank = Frame { node, ptr, state, mapped: 0, attempts: 0, referenced: false };
+        let blank =
+            Frame { node, ptr, family: 0, state, mapped: 0, attempts: 0, referenced: false };
         Cache {
             memory: vec![0; frames * PAGE_BYTES],
             frames: vec![blank; frames],
@@ -104,7 +108,7 @@ impl Cache {
         assert!(matches!(state, FrameState::Loading | FrameState::Dirty));
         let frame = self.empty.pop().or_else(|| self.evict())?;
         self.frames[frame as usize] =
-            Frame { node, ptr, state, mapped: 0, attempts: 0, referenced: true };
+            Frame { node, ptr, family: 0, state, mapped: 0, attempts: 0, referenced: true };
         self.index.insert(key_of(node), frame);
         if state == FrameState::Dirty {
             self.dirty += 1;
@@ -113,12 +117,15 @@ impl Cache {
         Some(frame)
     }
 
-    /// Ready -> Dirty.
-    pub(crate) fn touch_dirty(&mut self, frame: u32) {
-        let state = &mut self.frames[frame as usize].state;
-        match *state {
+    /// Ready -> Dirty. The page that it replaces is to be freed when it is `owned`.
+    pub(crate) fn touch_dirty(&mut self, frame: u32, owned: bool) {
+        let frame = &mut self.frames[frame as usize];
+        match frame.state {
             FrameState::Ready => {
-                *state = FrameState::Dirty;
+                frame.state = FrameState::Dirty;
+                if !owned {
+                    frame.ptr = PagePtr::NONE;
+                }
                 self.dirty += 1;
             }
             FrameState::Dirty => {}
@@ -145,6 +152,19 @@ impl Cache {
         let removed = self.index.remove(key_of(slot.node));
         assert_eq!(removed, Some(frame));
         self.empty.push(frame);
+    }
+
+    /// All pages of one node become those of another, which has none yet: one look at each frame.
+    pub(crate) fn rename(&mut self, from: u32, to: u32) {
+        for (frame, number) in self.frames.iter_mut().zip(0u32..) {
+            if frame.state == FrameState::Empty || frame.node.owner != from {
+                continue;
+            }
+            let removed = self.index.remove(key_of(frame.node));
+            assert_eq!(removed, Some(number));
+            frame.node.owner = to;
+            self.index.insert(key_of(frame.node), number);
+        }
     }
 
     /// Every dirty frame, into `into`.

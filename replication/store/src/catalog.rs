@@ -1,21 +1,35 @@
-//! The volumes of a store, in memory: a fixed table of records.
+//! The nodes of a store, in memory: a fixed table of records.
+//!
+//! How nodes hang together, and what may be done to them, is in `forest.rs`.
 
+use bdev::Fifo;
+
+use crate::forest::Staged;
 use crate::format::catalog::{STATE_ACTIVE, STATE_DELETING, STATE_UNUSED};
-use crate::format::{CatalogPage, RECORDS_PER_PAGE, VolumeRecord};
-use crate::limits::{NAME_BYTES_MAX, PAGE_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX};
+use crate::format::{CatalogPage, NodeId, NodeKind, RECORDS_PER_PAGE, VolumeRecord};
+use crate::limits::{
+    DEPTH_MAX, NAME_BYTES_MAX, NODES_MAX, PAGE_BYTES, STAGED_MAX, VOLUME_BYTES_MAX, VOLUMES_MAX,
+};
 use crate::table::Table;
-use crate::{VolumeError, VolumeId, VolumeSpec};
+use crate::{NodeSpec, VolumeError, VolumeId, VolumeSpec};
 
-/// Pages that hold the records of [`VOLUMES_MAX`] volumes.
-pub(crate) const CATALOG_PAGES: usize = VOLUMES_MAX.div_ceil(RECORDS_PER_PAGE);
+/// Pages that hold the records of [`NODES_MAX`] nodes.
+pub(crate) const CATALOG_PAGES: usize = NODES_MAX.div_ceil(RECORDS_PER_PAGE);
 
-/// Every volume's record. The place of a record never changes while the volume exists.
+/// Every node's record. The place of a record never changes while the node exists.
 pub(crate) struct Catalog {
-    records: Vec<VolumeRecord>,
+    pub(crate) records: Vec<VolumeRecord>,
     slots: Table,
-    next_id: u32,
+    pub(crate) next_id: u32,
+    used: usize,
     deleting: u32,
     dirty: [bool; CATALOG_PAGES],
+    /// Grows when a node comes or goes, or gets another parent.
+    shape: u64,
+    /// What takes effect inside the next checkpoint, in order.
+    pub(crate) staged: Fifo<Staged>,
+    /// How many of these the running checkpoint includes.
+    pub(crate) staged_begun: usize,
     /// The records and the next id as the running checkpoint writes them: one moment's.
     frozen: Vec<VolumeRecord>,
     frozen_next_id: u32,
@@ -25,17 +39,21 @@ impl Catalog {
     pub(crate) fn new(next_id: u32) -> Catalog {
         Catalog {
             records: vec![VolumeRecord::unused(); CATALOG_PAGES * RECORDS_PER_PAGE],
-            slots: Table::new(VOLUMES_MAX),
+            slots: Table::new(NODES_MAX),
             next_id,
+            used: 0,
             deleting: 0,
             dirty: [false; CATALOG_PAGES],
+            shape: 0,
+            staged: Fifo::new(STAGED_MAX),
+            staged_begun: 0,
             frozen: vec![VolumeRecord::unused(); CATALOG_PAGES * RECORDS_PER_PAGE],
             frozen_next_id: next_id,
         }
     }
 
-    /// Copies the dirty pages for the checkpoint, so that volumes may come and go meanwhile: a
-    /// volume whose id is below the stored next id, but which is not stored, counts as deleted.
+    /// Copies the dirty pages for the checkpoint, so that nodes may come and go meanwhile: a
+    /// node whose id is below the stored next id, but which is not stored, counts as deleted.
     pub(crate) fn freeze(&mut self) {
         for page in (0..CATALOG_PAGES).filter(|&page| self.dirty[page]) {
             let range = page * RECORDS_PER_PAGE..(page + 1) * RECORDS_PER_PAGE;
@@ -52,6 +70,11 @@ impl Catalog {
         self.next_id
     }
 
+    pub(crate) fn shape(&self) -> u64 {
+        self.shape
+    }
+
+    /// Every node, those being deleted included.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &VolumeRecord> {
         self.records.iter().filter(|record| record.state != STATE_UNUSED)
     }
@@ -78,77 +101,132 @@ impl Catalog {
         &mut self.records[slot]
     }
 
+    /// The same page, with the owner that its header names: the family.
+    pub(crate) fn header_node(&self, node: NodeId) -> NodeId {
+        let family = self.find(VolumeId(node.owner)).map(|record| record.family.get());
+        NodeId { owner: family.unwrap_or(node.owner), ..node }
+    }
+
+    /// Gives a node another parent.
+    pub(crate) fn adopt(&mut self, slot: usize, parent: u32) {
+        self.change(slot).parent.set(parent);
+        self.shape += 1;
+    }
+
     /// Enters a volume. `Ok(())` without effect when it exists, or existed.
     pub(crate) fn create(&mut self, spec: &VolumeSpec<'_>) -> Result<(), VolumeError> {
+        if spec.block_bytes != 512 && spec.block_bytes != 4096 {
+            return Err(VolumeError::BlockSize);
+        }
+        check_size(spec.size)?;
+        let node = NodeSpec { id: spec.id, uuid: spec.uuid, name: spec.name };
+        if !self.admits(&node, None)? {
+            return Ok(());
+        }
+        let mut record = named(&node, NodeKind::Volume);
+        record.lba_shift = if spec.block_bytes == 512 { 9 } else { 12 };
+        record.size.set(spec.size);
+        record.birth.set(spec.id.0);
+        record.family.set(spec.id.0);
+        self.enter(record);
+        Ok(())
+    }
+
+    /// Whether there is a place for a new node: a snapshot of `of`, or a volume. False when it
+    /// exists, or existed: then nothing is to be done.
+    pub(crate) fn admits(
+        &self,
+        spec: &NodeSpec<'_>,
+        of: Option<VolumeId>,
+    ) -> Result<bool, VolumeError> {
         if spec.id.0 == 0 {
             return Err(VolumeError::Id);
         }
         if self.find(spec.id).is_some_and(|record| record.uuid == spec.uuid) {
-            return Ok(());
+            return Ok(false);
         }
-        check_spec(spec)?;
+        if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
+            return Err(VolumeError::Name);
+        }
         if spec.id.0 < self.next_id {
-            // Replay of a creation whose volume has been deleted since.
-            return if self.find(spec.id).is_some() { Err(VolumeError::Id) } else { Ok(()) };
+            // Replay of a creation whose node has been deleted since.
+            let active = self.find(spec.id).is_some_and(VolumeRecord::is_active);
+            return if active { Err(VolumeError::Id) } else { Ok(false) };
         }
         if spec.id.0 >= ID_END {
             return Err(VolumeError::Id);
         }
-        let taken = |r: &VolumeRecord| {
-            r.uuid == spec.uuid || (r.state == STATE_ACTIVE && r.name_str() == spec.name)
+        let same_name = |r: &VolumeRecord| {
+            let kind = if of.is_some() { NodeKind::Snapshot } else { NodeKind::Volume };
+            r.is_active() && r.kind() == kind && r.name_str() == spec.name
         };
-        if self.iter().any(taken) {
+        let taken = |r: &VolumeRecord| {
+            let lives = r.is_active() || r.kind() == NodeKind::Volume;
+            let namesake = same_name(r) && of.is_none_or(|of| r.origin() == Some(of));
+            lives && r.uuid == spec.uuid || namesake
+        };
+        if self.iter().any(taken) || self.staged.iter().any(|staged| staged.takes(spec, of)) {
             return Err(VolumeError::Exists);
         }
-        let unused = |record: &VolumeRecord| record.state == STATE_UNUSED;
-        let slot = self.records[..VOLUMES_MAX].iter().position(unused);
-        let slot = slot.ok_or(VolumeError::TooMany)?;
-        let record = self.change(slot);
-        *record = VolumeRecord::unused();
-        record.id.set(spec.id.0);
-        record.state = STATE_ACTIVE;
-        record.lba_shift = if spec.block_bytes == 512 { 9 } else { 12 };
-        record.name_len = u8::try_from(spec.name.len()).expect("checked to be at most 64");
-        record.name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
-        record.size.set(spec.size);
-        record.uuid = spec.uuid;
-        self.slots.insert(u64::from(spec.id.0), u32::try_from(slot).expect("at most 1024"));
-        self.next_id = spec.id.0 + 1;
-        Ok(())
+        let volumes = || self.iter().filter(|r| r.kind() == NodeKind::Volume).count();
+        if !self.has_place() || (of.is_none() && volumes() >= VOLUMES_MAX) {
+            return Err(VolumeError::TooMany);
+        }
+        Ok(true)
     }
 
-    /// Marks a volume as being deleted.
+    /// True when one more node can be entered after those that are staged.
+    pub(crate) fn has_place(&self) -> bool {
+        self.used + self.staged.len() < NODES_MAX
+    }
+
+    /// Enters a record with a fresh id into a free place.
+    pub(crate) fn enter(&mut self, record: VolumeRecord) -> usize {
+        let unused = |record: &VolumeRecord| record.state == STATE_UNUSED;
+        let slot = self.records[..NODES_MAX].iter().position(unused);
+        let slot = slot.expect("room was checked");
+        *self.change(slot) = record;
+        let id = record.id.get();
+        self.slots.insert(u64::from(id), u32::try_from(slot).expect("below NODES_MAX"));
+        self.next_id = self.next_id.max(id + 1);
+        self.used += 1;
+        self.deleting += u32::from(record.state == STATE_DELETING);
+        self.shape += 1;
+        slot
+    }
+
+    /// Marks a node as being deleted.
     pub(crate) fn delete(&mut self, id: VolumeId) {
         let Some(slot) = self.slot(id) else { return };
         if self.records[slot].state == STATE_ACTIVE {
             self.change(slot).state = STATE_DELETING;
             self.deleting += 1;
+            self.shape += 1;
         }
     }
 
-    /// The first volume that is being deleted.
-    pub(crate) fn first_deleting(&self) -> Option<VolumeId> {
-        if self.deleting == 0 {
-            return None;
-        }
-        let found = self.records.iter().find(|record| record.state == STATE_DELETING);
-        Some(found.expect("they are counted").volume_id())
+    /// How many nodes are being deleted.
+    pub(crate) fn deleting(&self) -> u32 {
+        self.deleting
     }
 
-    /// Removes the record of a volume whose space has been given back.
+    /// Removes the record of a node whose space has been given back.
     pub(crate) fn forget(&mut self, id: VolumeId) {
-        let slot = self.slot(id).expect("only volumes being deleted are forgotten");
+        let slot = self.slot(id).expect("only nodes being deleted are forgotten");
         assert_eq!(self.records[slot].state, STATE_DELETING);
         assert!(self.records[slot].root.is_none(), "its space was given back");
         *self.change(slot) = VolumeRecord::unused();
         self.slots.remove(u64::from(id.0));
+        self.used -= 1;
         self.deleting -= 1;
+        self.shape += 1;
     }
 
     pub(crate) fn resize(&mut self, id: VolumeId, size: u64) -> Result<(), VolumeError> {
         check_size(size)?;
         let slot = self.slot(id).ok_or(VolumeError::Unknown)?;
-        if !self.records[slot].is_active() {
+        let record = &self.records[slot];
+        if !record.is_active() || record.kind() != NodeKind::Volume {
             return Err(VolumeError::Unknown);
         }
         self.change(slot).size.set(size);
@@ -156,7 +234,7 @@ impl Catalog {
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
-        self.dirty.contains(&true)
+        self.dirty.contains(&true) || !self.staged.is_empty()
     }
 
     /// True when the page must be written; it counts as written from now on.
@@ -178,28 +256,31 @@ impl Catalog {
             let slot = page * RECORDS_PER_PAGE + i;
             let id = record.volume_id();
             let fresh = id.0 != 0 && self.slot(id).is_none();
-            if slot >= VOLUMES_MAX || !fresh || id.0 >= self.next_id || !is_sane(record) {
+            if slot >= NODES_MAX || !fresh || id.0 >= self.next_id || !is_sane(record) {
                 return false;
             }
+            self.used += 1;
             self.deleting += u32::from(record.state == STATE_DELETING);
             self.records[slot] = *record;
-            self.slots.insert(u64::from(id.0), u32::try_from(slot).expect("at most 1024"));
+            self.slots.insert(u64::from(id.0), u32::try_from(slot).expect("below NODES_MAX"));
         }
         true
     }
 }
 
 /// Ids from here on name the trees of the store itself.
-const ID_END: u32 = 0xffff_ff00;
+pub(crate) const ID_END: u32 = 0xffff_ff00;
 
-fn check_spec(spec: &VolumeSpec<'_>) -> Result<(), VolumeError> {
-    if spec.name.is_empty() || spec.name.len() > NAME_BYTES_MAX {
-        return Err(VolumeError::Name);
-    }
-    if spec.block_bytes != 512 && spec.block_bytes != 4096 {
-        return Err(VolumeError::BlockSize);
-    }
-    check_size(spec.size)
+/// An active record with id, UUID and name, and nothing else.
+pub(crate) fn named(spec: &NodeSpec<'_>, kind: NodeKind) -> VolumeRecord {
+    let mut record = VolumeRecord::unused();
+    record.id.set(spec.id.0);
+    record.state = STATE_ACTIVE;
+    record.kind = kind.raw();
+    record.uuid = spec.uuid;
+    record.name_len = u8::try_from(spec.name.len()).expect("checked to be at most 64");
+    record.name[..spec.name.len()].copy_from_slice(spec.name.as_bytes());
+    record
 }
 
 fn check_size(size: u64) -> Result<(), VolumeError> {
@@ -211,10 +292,15 @@ fn check_size(size: u64) -> Result<(), VolumeError> {
 
 fn is_sane(record: &VolumeRecord) -> bool {
     let name_len = usize::from(record.name_len);
-    matches!(record.state, STATE_ACTIVE | STATE_DELETING)
-        && record.depth <= crate::limits::DEPTH_MAX
+    let Some(kind) = NodeKind::from_raw(record.kind) else { return false };
+    let remains = kind == NodeKind::Remains;
+    let deleting = record.state == STATE_DELETING;
+    (deleting || (record.state == STATE_ACTIVE && !remains && record.cut.get() == 0))
+        && record.depth <= DEPTH_MAX
         && matches!(record.lba_shift, 9 | 12)
-        && (1..=NAME_BYTES_MAX).contains(&name_len)
+        && (usize::from(!remains)..=NAME_BYTES_MAX).contains(&name_len)
         && std::str::from_utf8(&record.name[..name_len]).is_ok()
         && check_size(record.size.get()).is_ok()
+        && record.birth.get() != 0
+        && record.family.get() != 0
 }

@@ -17,7 +17,8 @@ use crate::io::{Geometry, slot_page};
 use crate::limits::{EXTENT_BLOCKS, FINDINGS_MAX, FRAMES_MIN, PAGE_BYTES};
 use crate::loads::check_page;
 use crate::mount::check_superblock;
-use crate::{Damage, Extent, MountError, Options, Store};
+use crate::tree::first_extent;
+use crate::{Damage, Extent, MountError, Options, Store, VolumeId};
 
 /// What to check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,6 +197,10 @@ impl Check<'_> {
         let nodes = (store.catalog_tree.root_node(), store.space_tree.root_node());
         self.walk(&mut store, space, nodes.1, options);
         self.walk(&mut store, catalog, nodes.0, options);
+        if let Err((what, id)) = store.catalog.check_forest() {
+            let at = u64::from(id);
+            return self.find(Finding::Unusable(MountError::Inconsistent { what, at }));
+        }
         let volumes: Vec<_> = store.catalog.iter().copied().collect();
         self.report.volumes = volumes.len() as u64;
         for record in volumes {
@@ -230,6 +235,10 @@ impl Check<'_> {
         options: &CheckOptions,
     ) -> Result<(), PageFault> {
         let number = ptr.page.get();
+        let slot = store.catalog.slot(VolumeId(node.owner));
+        if slot.is_some_and(|slot| !store.owns(slot, node, ptr.birth.get())) {
+            return Ok(());
+        }
         if !store.space.contains(number / EXTENT_BLOCKS as u64) {
             return Err(PageFault::Contents);
         }
@@ -239,7 +248,8 @@ impl Check<'_> {
         }
         let bytes = self.reader.read(number, 1).map_err(|_| PageFault::Unreadable)?;
         let page = Page::from_bytes(&bytes);
-        check_page(page, node, ptr, &store.superblock.uuid, &store.space)?;
+        let header = store.catalog.header_node(node);
+        check_page(page, header, ptr, &store.superblock.uuid, &store.space)?;
         let index = usize::try_from(node.index).map_err(|_| PageFault::Contents)?;
         let sane = match node.kind() {
             Kind::Inner => {
@@ -251,17 +261,20 @@ impl Check<'_> {
                 index < store.space.pages() && store.space.read_page(index, &page.bits().words)
             }
             Kind::Leaf => {
-                self.leaf(node, page, options);
+                self.leaf(store, node, page, options);
                 true
             }
         };
         if sane { Ok(()) } else { Err(PageFault::Contents) }
     }
 
-    fn leaf(&mut self, node: NodeId, page: &Page, options: &CheckOptions) {
+    fn leaf(&mut self, store: &Store, node: NodeId, page: &Page, options: &CheckOptions) {
         let leaf = page.leaf();
+        let slot = store.catalog.slot(VolumeId(node.owner)).expect("its tree is walked");
+        let bound = store.catalog.bound(slot, first_extent(node));
         for (i, entry) in leaf.entries.iter().enumerate() {
-            let Some(extent) = entry.extent() else { continue };
+            let owned = entry.extent().filter(|_| entry.birth() > bound);
+            let Some(extent) = owned else { continue };
             let (word, mask) = (extent.index() / 64, 1 << (extent.index() % 64));
             if self.data[word] & mask != 0 {
                 let volume = Some(node.owner);

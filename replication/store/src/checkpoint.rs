@@ -8,7 +8,8 @@
 //!
 //! - *Trees*: dirty pages of the volumes, leaves first. Each gets a fresh page, its checksum goes
 //!   into its parent, its old page is freed (for the time after this checkpoint).
-//! - *Flat*: the catalog and the space map. Choosing pages for the space map changes the space map:
+//! - *Flat*: snapshots and restores that were staged take effect, then the catalog and the space map
+//!   are written. Choosing pages for the space map changes the space map:
 //!   places are chosen for all of it, in a loop that ends because a page gets dirty once, before
 //!   any of it is written.
 //! - *Super*: flush, one copy, flush, the other copy, flush.
@@ -109,6 +110,7 @@ impl Store {
         });
         self.checkpoint.work = work;
         self.checkpoint.sealed = 0;
+        self.catalog.staged_begun = self.catalog.staged.len();
         self.checkpoint.tail = tail;
         self.checkpoint.generation = self.generation() + 1;
         self.checkpoint.phase = Phase::Trees;
@@ -200,10 +202,13 @@ impl Store {
         let at = *self.cache.frame(frame);
         let slot = self.catalog.slot(VolumeId(at.node.owner)).expect("volumes outlive their pages");
         self.count_mapped(slot, frame);
-        let birth = self.catalog.record(slot).birth.get();
+        let record = self.catalog.record(slot);
+        let (birth, header) =
+            (record.birth.get(), NodeId { owner: record.family.get(), ..at.node });
+        assert!(at.node.level > 0 || self.cache.page(frame).leaf().is_born_by(birth));
         let uuid = self.superblock.uuid;
         let generation = self.checkpoint.generation;
-        let ptr = self.cache.page_mut(frame).seal(at.node, page, generation, &uuid, birth);
+        let ptr = self.cache.page_mut(frame).seal(header, page, generation, &uuid, birth);
         self.checkpoint.writer.push(self.cache.page(frame));
         if !at.ptr.is_none() {
             self.meta.free_page(at.ptr.page.get(), &mut self.space);
@@ -226,6 +231,7 @@ impl Store {
 
     /// Chooses new places for every dirty page of the catalog and of the space map.
     fn place_flat_trees(&mut self) {
+        self.apply_staged();
         self.catalog.freeze();
         for page in 0..CATALOG_PAGES {
             if self.catalog.take_dirty(page) {

@@ -167,8 +167,14 @@ impl std::error::Error for MountError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum VolumeError {
-    /// There are [`crate::VOLUMES_MAX`] volumes already.
+    /// There are [`crate::VOLUMES_MAX`] volumes or [`crate::NODES_MAX`] nodes already.
     TooMany,
+    /// The volume has [`crate::SNAPSHOTS_MAX`] snapshots already.
+    TooManySnapshots,
+    /// [`crate::STAGED_MAX`] snapshots and restores wait for a checkpoint already.
+    Staged,
+    /// The volume does not descend from this snapshot.
+    NotRelated,
     /// Another volume has this name or UUID.
     Exists,
     /// The name is empty, or longer than [`crate::NAME_BYTES_MAX`] bytes.
@@ -177,7 +183,7 @@ pub enum VolumeError {
     Size,
     /// Logical blocks must have 512 or 4096 bytes.
     BlockSize,
-    /// There is no such volume.
+    /// There is no such volume, or no such snapshot.
     Unknown,
     /// The id was used before, or is zero.
     Id,
@@ -187,11 +193,14 @@ impl fmt::Display for VolumeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             VolumeError::TooMany => "the store has as many volumes as it can hold",
-            VolumeError::Exists => "another volume has this name or uuid",
+            VolumeError::TooManySnapshots => "the volume has as many snapshots as it can have",
+            VolumeError::Staged => "too many snapshots wait for a checkpoint",
+            VolumeError::NotRelated => "the volume does not descend from this snapshot",
+            VolumeError::Exists => "another volume or snapshot has this name or uuid",
             VolumeError::Name => "a volume's name has 1 to 64 bytes",
             VolumeError::Size => "a volume's size is a multiple of 4 KiB, at most 1 PiB",
             VolumeError::BlockSize => "logical blocks have 512 or 4096 bytes",
-            VolumeError::Unknown => "there is no such volume",
+            VolumeError::Unknown => "there is no such volume or snapshot",
             VolumeError::Id => "volume ids are not used twice",
         })
     }

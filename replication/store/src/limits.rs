@@ -30,8 +30,26 @@ pub const LOG_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 
 /// Most volumes in a store, deleted ones that are still being reclaimed included.
 ///
-/// [`crate::Store::create_volume`] fails with [`crate::VolumeError::TooMany`] beyond it.
+/// [`crate::Store::create_volume`] and [`crate::Store::create_clone`] fail with
+/// [`crate::VolumeError::TooMany`] beyond it.
 pub const VOLUMES_MAX: usize = 1024;
+
+/// Most nodes of the forest: volumes, snapshots, and those of both that are being deleted. As many
+/// as the catalog holds below one root page; costs 2 MiB of memory and a reserve of 1 MiB on the
+/// device.
+///
+/// What would make one more fails with [`crate::VolumeError::TooMany`].
+pub const NODES_MAX: usize = 3780;
+
+/// Most snapshots of one volume, those being deleted not included.
+///
+/// [`crate::Store::stage_snapshot`] fails with [`crate::VolumeError::TooManySnapshots`] beyond it.
+pub const SNAPSHOTS_MAX: usize = 256;
+
+/// Most snapshots and restores that wait for one checkpoint.
+///
+/// Staging one more fails with [`crate::VolumeError::Staged`]: a checkpoint makes room.
+pub const STAGED_MAX: usize = 64;
 
 /// Longest volume name, in bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 64;

@@ -6,13 +6,16 @@ use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
 use crate::limits::{EXTENT_BLOCKS, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
 use crate::space::SpaceMap;
-use crate::{Damage, ExtentState, Store};
+use crate::{Damage, ExtentState, Store, VolumeId};
 
 impl Store {
     /// Asks for the page of `node`. Nothing happens when every frame is pinned: some load is then
     /// in flight, and its end makes the caller ask again.
     pub(crate) fn start_load(&mut self, node: NodeId, ptr: PagePtr) {
+        let record = self.catalog.find(VolumeId(node.owner)).expect("walks start at a record");
+        let family = record.family.get();
         let Some(frame) = self.cache.take(node, ptr, FrameState::Loading) else { return };
+        self.cache.frame_mut(frame).family = family;
         assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");
     }
 
@@ -35,7 +38,8 @@ impl Store {
         let checked = match completion.data {
             Data::Into(buf) if completion.status.is_ok() => {
                 let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
-                let checked = check_page(page, node, &ptr, &self.superblock.uuid, &self.space)
+                let header = NodeId { owner: self.cache.frame(frame).family, ..node };
+                let checked = check_page(page, header, &ptr, &self.superblock.uuid, &self.space)
                     .and_then(|mapped| self.check_extents(page, node).map(|()| mapped));
                 if checked.is_ok() {
                     self.cache.page_mut(frame).0.copy_from_slice(&page.0);

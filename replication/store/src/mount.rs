@@ -4,7 +4,8 @@
 //!   Supers --> Flat (catalog, space map) --> Volumes (inner pages) --> Epoch --> Mounted
 //! ```
 //!
-//! Inner pages of the volumes are walked to learn which pages are in use; leaves are not read. Then
+//! Inner pages of the volumes and snapshots are walked to learn which pages are in use, each page
+//! once: a walk ends where an ancestor's pages begin. Leaves are not read. Then
 //! the superblock pair is written with the next epoch, which also heals a damaged copy.
 
 use bdev::{Completion, Data, Fifo, Info, Pool, Request, Slots, Status};
@@ -18,7 +19,7 @@ use crate::limits::{
     DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES,
 };
 use crate::loads::check_page;
-use crate::{Damage, Extent, ExtentState, LogTail, MountError, Options, Store};
+use crate::{Damage, Extent, ExtentState, LogTail, MountError, Options, Store, VolumeId};
 
 /// A store that was just mounted; its epoch is already durable.
 pub struct Mounted {
@@ -190,6 +191,10 @@ impl Mount {
         }
         let page = ptr.page.get();
         let store = self.store.as_mut().expect("made before the walk");
+        let slot = store.catalog.slot(VolumeId(node.owner));
+        if slot.is_some_and(|slot| !store.owns(slot, node, ptr.birth.get())) {
+            return Ok(()); // An ancestor's: it is noted there.
+        }
         if !store.space.contains(page / EXTENT_BLOCKS as u64) {
             return Err(damaged(node, page, PageFault::Contents));
         }
@@ -222,7 +227,8 @@ impl Mount {
         let checked = match data {
             Data::Into(buf) if status.is_ok() => {
                 let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
-                check_page(page, node, &ptr, &store.superblock.uuid, &store.space).map(|_| page)
+                let header = store.catalog.header_node(node);
+                check_page(page, header, &ptr, &store.superblock.uuid, &store.space).map(|_| page)
             }
             _ => Err(PageFault::Unreadable),
         };
@@ -267,6 +273,9 @@ impl Mount {
                 Phase::Flat => {
                     self.phase = Phase::Volumes;
                     let store = self.store.as_ref().expect("made before the walk");
+                    if let Err((what, id)) = store.catalog.check_forest() {
+                        return Err(MountError::Inconsistent { what, at: u64::from(id) });
+                    }
                     let roots: Vec<_> = store
                         .catalog
                         .iter()

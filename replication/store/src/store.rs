@@ -6,12 +6,13 @@ use crate::cache::Cache;
 use crate::catalog::{CATALOG_PAGES, Catalog};
 use crate::checkpoint::Checkpoint;
 use crate::flat::FlatTree;
-use crate::format::{OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
+use crate::format::{NodeKind, OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
 use crate::io::{Geometry, KEY_SUPER, KEY_WRITE, key_of};
 use crate::limits::{
     DEPTH_MAX, EVENTS_MAX, EXTENT_BLOCKS, FRAMES_MAX, FRAMES_MIN, LOADS_MAX, META_EXTENTS_START,
 };
 use crate::meta::MetaSpace;
+use crate::reclaim::Reclaim;
 use crate::space::SpaceMap;
 use crate::{
     Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId,
@@ -69,7 +70,7 @@ pub struct Store {
     pub(crate) loads: u64,
     pub(crate) damaged: u64,
     pub(crate) checkpoints: u64,
-    pub(crate) reclaim_cursor: u64,
+    pub(crate) reclaim: Reclaim,
     /// How the last checkpoint ended, until it is polled: never lost among reports of damage.
     pub(crate) checkpoint_event: Option<Event>,
     pub(crate) events: Fifo<Event>,
@@ -102,7 +103,7 @@ impl Store {
             loads: 0,
             damaged: 0,
             checkpoints: 0,
-            reclaim_cursor: 0,
+            reclaim: Reclaim::new(),
             checkpoint_event: None,
             events: Fifo::new(EVENTS_MAX),
         }
@@ -186,7 +187,8 @@ impl Store {
         self.space.abandon(extent);
     }
 
-    /// A mapped extent was taken out of the map. It is free after the next checkpoint.
+    /// A mapped extent of the volume's own was taken out of the map. It is free after the next
+    /// checkpoint.
     ///
     /// # Panics
     /// When it is not mapped, or a checkpoint is running.
@@ -232,15 +234,15 @@ impl Store {
 
     /// Every volume, those being deleted included.
     pub fn volumes(&self) -> impl Iterator<Item = &VolumeRecord> {
-        self.catalog.iter()
+        self.catalog.iter().filter(|record| record.kind() == NodeKind::Volume)
     }
 
-    /// The volume with this id, also while it is being deleted.
+    /// The volume or snapshot with this id, also while it is being deleted.
     pub fn volume(&self, id: VolumeId) -> Option<&VolumeRecord> {
         self.catalog.find(id)
     }
 
-    /// The id for the next volume.
+    /// The id for the next volume or snapshot.
     pub fn next_volume_id(&self) -> VolumeId {
         VolumeId(self.catalog.next_id())
     }
@@ -255,8 +257,8 @@ impl Store {
         self.catalog.create(spec)
     }
 
-    /// Marks a volume as being deleted; [`Store::reclaim`] gives its space back. The caller stops
-    /// its I/O first. No effect when there is no such volume.
+    /// Marks a volume or a snapshot as being deleted; [`Store::reclaim`] gives back the space that
+    /// nobody shares. The caller stops its I/O first. No effect when there is no such node.
     pub fn delete_volume(&mut self, id: VolumeId) {
         self.catalog.delete(id);
     }

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use crate::cache::FrameState;
-use crate::format::{INNER_CHILDREN, LEAF_ENTRIES, LeafEntry, NodeId, PagePtr};
+use crate::cache::{Frame, FrameState};
+use crate::format::{INNER_CHILDREN, LEAF_ENTRIES, LeafEntry, NodeId, NodeKind, PagePtr};
 use crate::limits::DEPTH_MAX;
 use crate::{Edit, ExtentState, Lookup, Store, Unmap, VolumeId};
 
 /// Where the walk towards a node ended.
-enum Walk {
+pub(crate) enum Walk {
     /// The node is in this frame.
     At(u32),
     /// There is no page at this height, so nothing below it is mapped.
@@ -20,19 +20,35 @@ enum Walk {
 }
 
 /// The frames from the root down to where a walk ended.
-struct Path {
+pub(crate) struct Path {
     frames: [u32; DEPTH_MAX as usize + 1],
     len: usize,
 }
 
 impl Path {
-    fn frames(&self) -> &[u32] {
+    pub(crate) fn new() -> Path {
+        Path { frames: [0; DEPTH_MAX as usize + 1], len: 0 }
+    }
+
+    /// The frame of the page where it ends.
+    pub(crate) fn last(&self) -> Option<u32> {
+        self.frames().last().copied()
+    }
+
+    pub(crate) fn frames(&self) -> &[u32] {
         &self.frames[..self.len]
     }
 
-    fn push(&mut self, frame: u32) {
+    pub(crate) fn push(&mut self, frame: u32) {
         self.frames[self.len] = frame;
         self.len += 1;
+    }
+}
+
+impl NodeId {
+    /// The page at height `level` above this one.
+    pub(crate) fn ancestor(self, level: u8) -> NodeId {
+        NodeId { level, index: self.index / capacity(level - self.level), ..self }
     }
 }
 
@@ -61,8 +77,8 @@ impl Store {
     /// made when they are missing and stay in memory until the next checkpoint.
     ///
     /// A page that was given once is given again, without `Busy`, until the next checkpoint. The
-    /// caller pairs changes of the entry's extent with [`Store::commit`] and
-    /// [`Store::release`].
+    /// caller pairs changes of the entry's extent with [`Store::commit`] and, when it was
+    /// the volume's own ([`Store::is_owned`]), [`Store::release`].
     ///
     /// # Panics
     /// When there is no such active volume, or the index lies beyond the largest volume.
@@ -70,7 +86,9 @@ impl Store {
         let (leaf, entry) = place(volume, extent_index);
         assert!(in_range(leaf), "the engine checks the volume's size");
         let slot = self.catalog.slot(volume).expect("the engine edits volumes that exist");
-        assert!(self.catalog.record(slot).is_active(), "deleted volumes are not written");
+        let record = self.catalog.record(slot);
+        assert!(record.is_active(), "deleted volumes are not written");
+        assert!(record.kind() == NodeKind::Volume, "snapshots are not written");
         if let Some(frame) = self.dirty_leaf(leaf) {
             return Edit::Entry(&mut self.cache.page_mut(frame).leaf_mut().entries[entry]);
         }
@@ -85,14 +103,14 @@ impl Store {
         let (walk, path) = self.descend(slot, leaf);
         let frame = match walk {
             Walk::At(frame) => frame,
-            Walk::Absent(level) => match self.create_below(&path, level, leaf) {
+            Walk::Absent(level) => match self.create_below(slot, &path, level, leaf) {
                 Some(frame) => frame,
                 None => return Edit::Pending,
             },
             Walk::Pending => return Edit::Pending,
             Walk::Damaged(page) => return Edit::Damaged(page),
         };
-        self.dirty_path(&path);
+        self.dirty_path(slot, &path);
         Edit::Entry(&mut self.cache.page_mut(frame).leaf_mut().entries[entry])
     }
 
@@ -108,7 +126,8 @@ impl Store {
     }
 
     /// Unmaps extents of `volume` from the front of `range`, a bounded step at a time; `range`
-    /// shrinks as it goes. What was never mapped is skipped without touching it.
+    /// shrinks as it goes. What was never mapped is skipped without touching it; what is shared
+    /// stays where it is.
     pub fn unmap(&mut self, volume: VolumeId, range: &mut Range<u64>) -> Unmap {
         let Some(slot) = self.catalog.slot(volume) else {
             range.start = range.end;
@@ -146,24 +165,6 @@ impl Store {
         if range.is_empty() { Unmap::Done } else { Unmap::More }
     }
 
-    /// Takes one step in giving back the space of deleted volumes.
-    pub fn reclaim(&mut self) -> Unmap {
-        let Some(volume) = self.catalog.first_deleting() else { return Unmap::Done };
-        if self.is_checkpointing() {
-            return Unmap::Busy;
-        }
-        let end = capacity(DEPTH_MAX) * LEAF_ENTRIES as u64;
-        let mut rest = self.reclaim_cursor..end;
-        let step = self.unmap(volume, &mut rest);
-        self.reclaim_cursor = rest.start;
-        if step != Unmap::Done {
-            return step;
-        }
-        self.reclaim_cursor = 0;
-        self.catalog.forget(volume);
-        if self.catalog.first_deleting().is_some() { Unmap::More } else { Unmap::Done }
-    }
-
     /// The frame of a leaf that is dirty already, and so all the way up to the root.
     fn dirty_leaf(&mut self, leaf: NodeId) -> Option<u32> {
         let frame = self.cache.find(leaf)?;
@@ -172,10 +173,15 @@ impl Store {
     }
 
     /// False while the map must stay as it is, or when the next checkpoint could not be written.
-    fn may_edit(&self) -> bool {
+    pub(crate) fn may_edit(&self) -> bool {
         !self.checkpoint.blocks_edits()
             && u64::from(self.cache.dirty()) + EDIT_PAGES_MAX <= self.dirty_max()
             && self.has_pages_for(EDIT_PAGES_MAX)
+    }
+
+    /// Like `may_edit`, for what gives space back.
+    pub(crate) fn may_reclaim(&self) -> bool {
+        self.may_edit()
     }
 
     /// True when a checkpoint with `more` further dirty pages finds fresh pages for all.
@@ -185,7 +191,7 @@ impl Store {
         needed <= self.meta.free() + extents
     }
 
-    fn judge(&self, frame: u32) -> Walk {
+    pub(crate) fn judge(&self, frame: u32) -> Walk {
         let at = self.cache.frame(frame);
         match at.state {
             FrameState::Ready | FrameState::Dirty => Walk::At(frame),
@@ -227,15 +233,18 @@ impl Store {
         Walk::Pending
     }
 
-    /// From the root down to `leaf`, remembering the frames.
-    fn descend(&mut self, slot: usize, leaf: NodeId) -> (Walk, Path) {
+    /// From the root down to the page of `to`, remembering the frames.
+    pub(crate) fn descend(&mut self, slot: usize, to: NodeId) -> (Walk, Path) {
         let (mut ptr, depth) = {
             let record = self.catalog.record(slot);
             (record.root, record.depth)
         };
-        let mut path = Path { frames: [0; DEPTH_MAX as usize + 1], len: 0 };
-        for level in (0..=depth).rev() {
-            let node = ancestor(leaf, level);
+        let mut path = Path::new();
+        if to.level > depth || to.ancestor(depth).index > 0 {
+            return (Walk::Absent(depth), path);
+        }
+        for level in (to.level..=depth).rev() {
+            let node = to.ancestor(level);
             let Some(frame) = self.cache.find(node) else {
                 if ptr.is_none() {
                     return (Walk::Absent(level), path);
@@ -246,21 +255,35 @@ impl Store {
             };
             let Walk::At(frame) = self.judge(frame) else { return (self.judge(frame), path) };
             path.push(frame);
-            if level > 0 {
-                ptr =
-                    self.cache.page(frame).inner().children[ancestor(leaf, level - 1).child_slot()];
+            if level > to.level {
+                let child = to.ancestor(level - 1).child_slot();
+                ptr = self.cache.page(frame).inner().children[child];
             }
         }
         (Walk::At(path.frames[path.len - 1]), path)
     }
 
+    /// The pointer to the page of `node`, from the page above it. The page itself may be dirty.
+    pub(crate) fn pointer(&mut self, slot: usize, node: NodeId) -> Result<PagePtr, Walk> {
+        let record = self.catalog.record(slot);
+        if node.level >= record.depth {
+            let is_root = node.level == record.depth && node.index == 0;
+            return Ok(if is_root { record.root } else { PagePtr::NONE });
+        }
+        match self.descend(slot, node.parent()) {
+            (Walk::At(frame), _) => Ok(self.cache.page(frame).inner().children[node.child_slot()]),
+            (Walk::Absent(_), _) => Ok(PagePtr::NONE),
+            (other, _) => Err(other),
+        }
+    }
+
     /// Makes the missing pages from `level` down to `leaf`. `None` when frames are short: all that
     /// are not dirty are being loaded.
-    fn create_below(&mut self, path: &Path, level: u8, leaf: NodeId) -> Option<u32> {
-        self.dirty_path(path); // Pinned, so that taking frames does not evict them.
-        let mut made = Path { frames: [0; DEPTH_MAX as usize + 1], len: 0 };
+    fn create_below(&mut self, slot: usize, path: &Path, level: u8, leaf: NodeId) -> Option<u32> {
+        self.dirty_path(slot, path); // Pinned, so that taking frames does not evict them.
+        let mut made = Path::new();
         for level in (0..=level).rev() {
-            let node = ancestor(leaf, level);
+            let node = leaf.ancestor(level);
             match self.cache.take(node, PagePtr::NONE, FrameState::Dirty) {
                 Some(frame) => made.push(frame),
                 None => {
@@ -303,8 +326,13 @@ impl Store {
         true
     }
 
-    fn dirty_path(&mut self, path: &Path) {
-        path.frames().iter().for_each(|&frame| self.cache.touch_dirty(frame));
+    /// Makes a path dirty. What is an ancestor's is not freed when the pages are written.
+    pub(crate) fn dirty_path(&mut self, slot: usize, path: &Path) {
+        for &frame in path.frames() {
+            let Frame { node, ptr, .. } = *self.cache.frame(frame);
+            let owned = self.owns(slot, node, ptr.birth.get());
+            self.cache.touch_dirty(frame, owned);
+        }
     }
 
     /// Unmaps what the range covers of one leaf, and removes pages that became empty. False when
@@ -318,16 +346,19 @@ impl Store {
         if !any && entries.iter().any(mapped) {
             return true; // A leaf that was emptied by edits goes, one that holds other data stays.
         }
+        let bound = self.catalog.bound(slot, first);
+        let owned = |entry: &LeafEntry| entry.extent().filter(|_| entry.birth() > bound);
         let extents = entries.iter().enumerate().filter(|&(i, _)| covered(i));
-        let mut extents = extents.filter_map(|(_, entry)| entry.extent());
+        let mut extents = extents.filter_map(|(_, entry)| owned(entry));
         if extents.any(|extent| self.space.state(extent) != ExtentState::Mapped) {
             return false;
         }
-        self.dirty_path(path);
+        self.dirty_path(slot, path);
         for i in (0..LEAF_ENTRIES).filter(|&i| covered(i)) {
             let entry = &mut self.cache.page_mut(leaf).leaf_mut().entries[i];
-            if let Some(extent) = entry.extent() {
-                entry.set_extent(None);
+            let extent = owned(entry);
+            entry.clear();
+            if let Some(extent) = extent {
                 self.space.release(extent);
             }
         }
@@ -338,7 +369,7 @@ impl Store {
     }
 
     /// Removes the leaf at the end of `path`, and every page above it that has no other child.
-    fn prune(&mut self, slot: usize, path: &Path) {
+    pub(crate) fn prune(&mut self, slot: usize, path: &Path) {
         for (depth, &frame) in path.frames().iter().enumerate().rev() {
             let at = *self.cache.frame(frame);
             if at.node.level > 0 {
@@ -389,13 +420,14 @@ fn place(volume: VolumeId, extent_index: u64) -> (NodeId, usize) {
     (NodeId { owner: volume.0, level: 0, index }, entry)
 }
 
+/// The first extent of a volume that a page speaks of.
+pub(crate) fn first_extent(node: NodeId) -> u64 {
+    node.index * capacity(node.level) * LEAF_ENTRIES as u64
+}
+
 /// True for leaves of the largest volume; others would not fit a key of the cache.
 fn in_range(leaf: NodeId) -> bool {
     leaf.owner != 0 && leaf.index < LEAVES_MAX
-}
-
-fn ancestor(leaf: NodeId, level: u8) -> NodeId {
-    NodeId { level, index: leaf.index / capacity(level), ..leaf }
 }
 
 /// Most pages that one edit makes dirty: a path to the root, and a new root for each level that the

@@ -72,11 +72,12 @@ impl Rig {
                 Lookup::Damaged(page) => panic!("page {page} is damaged"),
             };
             let fresh = if mapped.is_none() { self.store.allocate() } else { None };
+            let birth = self.store.birth(volume);
             match self.store.edit(volume, index) {
                 Edit::Entry(entry) => {
-                    entry.set_extent(mapped.or(fresh));
                     entry.set_block(0, 1);
                     if let Some(extent) = fresh {
+                        entry.set_extent(extent, birth);
                         self.store.commit(extent);
                     }
                     return;

@@ -41,7 +41,9 @@ impl Core {
                 self.checkpoint.wanted = self.store.is_dirty();
                 return Applied::Later;
             }
-            entry.set_extent(fresh);
+        }
+        if let Some(fresh) = fresh {
+            entry.set_extent(fresh, self.store.birth(volume));
         }
         if copies && !self.write_blocks(group, &entry) {
             if let Some(fresh) = fresh {
@@ -103,8 +105,8 @@ impl Core {
     fn adopt(&self, entry: &mut LeafEntry, candidate: &Candidate, number: u64) {
         let extent = self.extent(number);
         if entry.extent() != Some(extent) {
-            entry.set_extent(None);
-            entry.set_extent(Some(extent));
+            entry.clear();
+            entry.set_extent(extent, self.store.birth(VolumeId(candidate.volume)));
         }
         for index in 0..EXTENT_BLOCKS {
             let version = self.overlay.find(candidate.volume, candidate.block + index);
@@ -131,7 +133,7 @@ impl Core {
             }
         }
         if entry.written() == 0 {
-            entry.set_extent(None);
+            entry.clear();
         }
     }
 

@@ -108,7 +108,7 @@ impl Core {
     pub(crate) fn new(parts: Parts) -> Core {
         let stats = Stats { replayed_records: parts.replayed, ..Stats::default() };
         let mut checkpoint = Checkpoint::new(parts.wal.tail());
-        if parts.store.volumes().all(|volume| volume.is_active()) {
+        if parts.store.nodes().all(|volume| volume.is_active()) {
             checkpoint.nothing_deleted();
         }
         Core {

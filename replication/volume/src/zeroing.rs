@@ -88,7 +88,7 @@ impl Core {
         }
         let extent = entry.extent();
         if entry.written() == 0 {
-            entry.set_extent(None);
+            entry.clear();
             if let Some(extent) = extent {
                 self.store.release(extent);
             }

@@ -7,7 +7,7 @@ pub(crate) mod catalog;
 mod page;
 mod superblock;
 
-pub use catalog::VolumeRecord;
+pub use catalog::{NodeKind, VolumeRecord};
 pub use page::PageFault;
 pub use page::{BitsPage, CatalogPage, InnerPage, LeafEntry, LeafPage, PageHeader, PagePtr};
 pub use superblock::{SlotFault, Superblock};

@@ -117,22 +117,21 @@ impl LeafEntry {
         self.extent.get()
     }
 
-    /// Maps `extent`, or unmaps. Unmapping clears the whole entry.
-    pub fn set_extent(&mut self, extent: Option<Extent>) {
-        match extent {
-            Some(extent) => self.extent.set(extent.number()),
-            None => *self = LeafEntry::default(),
-        }
+    /// Maps `extent`, allocated now for the volume with this [`crate::Store::birth`]. The blocks and
+    /// their checksums stay as they are.
+    pub fn set_extent(&mut self, extent: Extent, birth: u32) {
+        self.extent.set(extent.number());
+        self.birth.set(birth);
+    }
+
+    /// Unmaps: the whole entry is cleared.
+    pub fn clear(&mut self) {
+        *self = LeafEntry::default();
     }
 
     /// Snapshot generation at which the extent was allocated.
     pub fn birth(&self) -> u32 {
         self.birth.get()
-    }
-
-    /// Sets the snapshot generation at which the extent was allocated.
-    pub fn set_birth(&mut self, birth: u32) {
-        self.birth.set(birth);
     }
 
     /// The blocks that hold data, bit 0 for the first. Blocks whose bit is clear read as zeroes.
@@ -223,6 +222,12 @@ pub struct BitsPage {
 }
 
 impl LeafPage {
+    /// True when every extent has a birth, and none above `birth`.
+    pub(crate) fn is_born_by(&self, birth: u32) -> bool {
+        let mut mapped = self.entries.iter().filter(|entry| entry.extent.get() != 0);
+        mapped.all(|entry| (1..=birth).contains(&entry.birth()))
+    }
+
     /// How many entries are mapped.
     pub(crate) fn mapped(&self) -> u8 {
         let mapped = self.entries.iter().filter(|entry| entry.extent.get() != 0).count();

@@ -109,9 +109,14 @@ fn pages_are_documented_field_by_field() {
         birth,
         origin,
         origin_snapshot,
+        kind,
         reserved0,
         name,
         mapped,
+        parent,
+        family,
+        floor_lsn,
+        cut,
         reserved,
     });
     // The entry's fields are private; its golden bytes are in `format.rs`.

@@ -88,13 +88,14 @@ fn space_map_of_three_levels_survives_checkpoints_and_mounts() {
         store.create_volume(&spec).unwrap();
         for (index, number) in (0..).zip(ends) {
             let extent = store.extent(number).unwrap();
+            let birth = store.birth(volume);
             let Edit::Entry(entry) = store.edit(volume, index) else {
                 assert!(round > 0);
                 turn(&mut store, &mut disk, &pool);
                 continue;
             };
             if round == 0 {
-                entry.set_extent(Some(extent));
+                entry.set_extent(extent, birth);
                 assert_eq!(store.claim(extent), ExtentState::Free);
                 store.commit(extent);
             }

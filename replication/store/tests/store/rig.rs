@@ -341,9 +341,10 @@ impl Rig {
                 },
             };
             let tentative = self.store.extent_state(extent) == store::ExtentState::Tentative;
+            let birth = self.store.birth(volume);
             match self.store.edit(volume, index) {
                 Edit::Entry(entry) => {
-                    entry.set_extent(Some(extent));
+                    entry.set_extent(extent, birth);
                     entry.set_block(block, crc);
                     if tentative {
                         self.store.commit(extent);

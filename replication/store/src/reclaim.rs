@@ -1,0 +1,418 @@
+//! Giving back the space of deleted nodes, in any order of deletion.
+//!
+//! A walk over what the node owns (subtrees of its ancestors are left out) compares, place by place,
+//! with each **child**, the nodes whose parent it is:
+//!
+//! - *No child*: everything owned is released.
+//! - *One child*: what the child has at the same place becomes the child's, the rest is released,
+//!   and the node's tree loses both. `cut` in the record says how far that is: below it the child
+//!   owns what this node owned. At the end the child moves up to this node's parent.
+//! - *Several*: what no child has is released, the rest stays. A node that has nothing left of
+//!   its own then hands over as above; another one waits until its children change.
+//!
+//! Each step is one edit, so it is in the next checkpoint as a whole or happens again after a crash.
+//! While a node hands over, its tree holds less than its child's: the nodes above and below it wait
+//! (they compare with its tree, or it with theirs). So one node is done before the next begins.
+
+use crate::cache::FrameState;
+use crate::format::catalog::STATE_DELETING;
+use crate::format::{LEAF_ENTRIES, NodeId, PagePtr};
+use crate::limits::{DEPTH_MAX, NODES_MAX};
+use crate::tree::{Path, Walk, capacity, first_extent};
+use crate::{ExtentState, Store, Unmap, VolumeId};
+
+/// How far the reclaiming of deleted nodes is.
+pub(crate) struct Reclaim {
+    /// The node in work; 0 for none.
+    node: u32,
+    /// Extents before this are done.
+    cursor: u64,
+    /// Slots of its children, as of this shape of the catalog.
+    children: Vec<usize>,
+    shape: u64,
+    /// Something of its own was left because several children share it.
+    kept: bool,
+    /// It hands over what it has: it has at most one child, or nothing of its own.
+    hands_over: bool,
+    /// By level: the page on the way that is known to be in no child's tree. It never will be.
+    alone: [Option<u64>; DEPTH_MAX as usize + 1],
+    compare: Compare,
+    /// By slot: nothing can be done for now.
+    rests: Vec<Option<Rest>>,
+}
+
+/// Why a deleted node is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Its children share what it has. One of them must go first.
+    Children,
+    /// A page is damaged: the space stays in use.
+    Damage,
+}
+
+/// A comparison of one page with those of the children, which are loaded one after the other.
+#[derive(Clone, Copy)]
+struct Compare {
+    node: NodeId,
+    /// Children that were looked at.
+    child: usize,
+    /// Entries of the leaf that one of them has.
+    kept: u64,
+}
+
+const NOTHING: NodeId = NodeId { owner: 0, level: 0, index: 0 };
+const _: () = assert!(LEAF_ENTRIES <= 64);
+
+impl Reclaim {
+    pub(crate) fn new() -> Reclaim {
+        Reclaim {
+            node: 0,
+            cursor: 0,
+            children: Vec::with_capacity(NODES_MAX),
+            shape: 0,
+            kept: false,
+            hands_over: false,
+            alone: [None; DEPTH_MAX as usize + 1],
+            compare: Compare { node: NOTHING, child: 0, kept: 0 },
+            rests: vec![None; NODES_MAX],
+        }
+    }
+
+    fn begin(&mut self, node: u32, cut: u64) {
+        (self.node, self.cursor, self.kept) = (node, cut, false);
+        self.hands_over = cut > 0;
+        self.shape = u64::MAX;
+        self.again();
+    }
+
+    /// Forgets what was compared with children that are no more.
+    fn again(&mut self) {
+        self.alone = [None; DEPTH_MAX as usize + 1];
+        self.compare.node = NOTHING;
+    }
+}
+
+/// What the children of a node have at the place of one of its pages.
+enum Shared {
+    /// The same page.
+    Yes,
+    No,
+    Pending,
+    Damaged(u64),
+}
+
+impl Store {
+    /// Takes one step in giving back the space of deleted volumes and snapshots. `Done` when
+    /// nothing can be done for now: snapshots whose data several others share stay until one of
+    /// these goes.
+    pub fn reclaim(&mut self) -> Unmap {
+        let Some(slot) = self.pick_deleted() else { return Unmap::Done };
+        if self.has_staged() || !self.may_reclaim() {
+            return Unmap::Busy; // What is staged may name the node.
+        }
+        self.find_children(slot);
+        let end = capacity(self.catalog.record(slot).depth) * LEAF_ENTRIES as u64;
+        let has_tree = !self.is_treeless(slot);
+        if has_tree && self.reclaim.cursor < end {
+            let step = self.reclaim_step(slot);
+            if let Unmap::Damaged(_) = step {
+                self.reclaim.rests[slot] = Some(Rest::Damage);
+                self.reclaim.node = 0;
+            }
+            return step;
+        }
+        self.end_pass(slot);
+        if self.pick_deleted().is_some() { Unmap::More } else { Unmap::Done }
+    }
+
+    /// The node in work, or the next one: one that already hands over, else the youngest, whose
+    /// children are done before.
+    fn pick_deleted(&mut self) -> Option<usize> {
+        if self.reclaim.node != 0 {
+            return Some(self.catalog.slot(VolumeId(self.reclaim.node)).expect("it is in work"));
+        }
+        if self.catalog.deleting() == 0 {
+            return None;
+        }
+        let mut best: Option<((bool, u32), usize)> = None;
+        for (slot, record) in self.catalog.records.iter().enumerate() {
+            if record.state != STATE_DELETING || self.reclaim.rests[slot].is_some() {
+                continue;
+            }
+            let rank = (record.cut.get() > 0, record.birth.get());
+            if best.is_none_or(|(than, _)| rank > than) && !self.is_blocked(slot) {
+                best = Some((rank, slot));
+            }
+        }
+        let (_, slot) = best?;
+        let record = self.catalog.record(slot);
+        self.reclaim.begin(record.id.get(), record.cut.get());
+        Some(slot)
+    }
+
+    /// True when a node next to this one hands over and cannot go on.
+    fn is_blocked(&self, slot: usize) -> bool {
+        let record = self.catalog.record(slot);
+        let handing = |id: VolumeId| self.catalog.find(id).is_some_and(|r| r.cut.get() > 0);
+        let id = Some(record.volume_id());
+        let mut children = self.catalog.iter().filter(|child| child.parent() == id).peekable();
+        let has_children = children.peek().is_some();
+        children.any(|child| child.cut.get() > 0)
+            || (has_children && record.parent().is_some_and(handing))
+    }
+
+    fn find_children(&mut self, slot: usize) {
+        if self.reclaim.shape == self.catalog.shape() {
+            return;
+        }
+        let id = Some(self.catalog.record(slot).volume_id());
+        let mut children = std::mem::take(&mut self.reclaim.children);
+        children.clear();
+        let all = self.catalog.records.iter().enumerate();
+        children.extend(all.filter(|(_, r)| r.id.get() != 0 && r.parent() == id).map(|(s, _)| s));
+        self.reclaim.hands_over |= children.len() < 2;
+        self.reclaim.children = children;
+        self.reclaim.shape = self.catalog.shape();
+        self.reclaim.again();
+    }
+
+    /// True when nothing is mapped below the root.
+    fn is_treeless(&mut self, slot: usize) -> bool {
+        let record = self.catalog.record(slot);
+        let root = NodeId { owner: record.id.get(), level: record.depth, index: 0 };
+        record.root.is_none() && self.dirty_frame(root).is_none()
+    }
+
+    /// The walk came to its end.
+    fn end_pass(&mut self, slot: usize) {
+        let id = self.catalog.record(slot).id.get();
+        if !self.reclaim.hands_over {
+            if self.reclaim.kept {
+                self.reclaim.rests[slot] = Some(Rest::Children);
+                self.reclaim.node = 0;
+            } else {
+                self.reclaim.begin(id, 0);
+                self.reclaim.hands_over = true;
+            }
+            if !self.is_treeless(slot) {
+                return;
+            }
+        }
+        if !self.is_treeless(slot) {
+            // Nobody makes a tree with pages below the cut; a damaged device may have one.
+            self.reclaim.rests[slot] = Some(Rest::Damage);
+            self.reclaim.node = 0;
+            return;
+        }
+        let parent = self.catalog.record(slot).parent.get();
+        for at in 0..self.reclaim.children.len() {
+            let child = self.reclaim.children[at];
+            self.catalog.adopt(child, parent);
+        }
+        self.catalog.forget(VolumeId(id));
+        self.reclaim.rests[slot] = None;
+        self.reclaim.node = 0;
+        if let Some(parent) = self.catalog.slot(VolumeId(parent)) {
+            let rest = &mut self.reclaim.rests[parent];
+            *rest = rest.filter(|rest| *rest == Rest::Damage);
+        }
+    }
+
+    /// One page on the way down to the cursor is looked at, or one leaf is done.
+    fn reclaim_step(&mut self, slot: usize) -> Unmap {
+        let record = self.catalog.record(slot);
+        let (owner, depth, mut ptr) = (record.id.get(), record.depth, record.root);
+        let leaf = NodeId { owner, level: 0, index: self.reclaim.cursor / LEAF_ENTRIES as u64 };
+        let mut path = Path::new();
+        for level in (0..=depth).rev() {
+            let node = leaf.ancestor(level);
+            if self.dirty_frame(node).is_none() {
+                if ptr.is_none() {
+                    return self.skip_absent(slot, &path, node);
+                }
+                if !self.owns(slot, node, ptr.birth.get()) {
+                    if self.reclaim.hands_over {
+                        self.unlink(slot, &path, node);
+                    }
+                    return self.go_on(slot, node);
+                }
+                match self.compare_page(node, ptr) {
+                    Shared::No => {}
+                    Shared::Yes => {
+                        self.reclaim.kept = true;
+                        if self.reclaim.hands_over {
+                            self.unlink(slot, &path, node);
+                        }
+                        return self.go_on(slot, node);
+                    }
+                    Shared::Pending => return Unmap::Pending,
+                    Shared::Damaged(page) => return Unmap::Damaged(page),
+                }
+            }
+            let Some(frame) = self.cache.find(node) else {
+                self.start_load(node, ptr);
+                return Unmap::Pending;
+            };
+            match self.judge(frame) {
+                Walk::At(frame) => path.push(frame),
+                Walk::Damaged(page) => return Unmap::Damaged(page),
+                Walk::Absent(_) | Walk::Pending => return Unmap::Pending,
+            }
+            if level > 0 {
+                let slot = leaf.ancestor(level - 1).child_slot();
+                ptr = self.cache.page(frame).inner().children[slot];
+            }
+        }
+        self.reclaim_leaf(slot, &path, leaf)
+    }
+
+    /// What the page of `node` covers is done.
+    fn go_on(&mut self, slot: usize, node: NodeId) -> Unmap {
+        let next = first_extent(NodeId { index: node.index + 1, ..node });
+        self.reclaim.cursor = next;
+        if self.reclaim.hands_over && !self.reclaim.children.is_empty() {
+            self.catalog.change(slot).cut.set(next);
+        }
+        Unmap::More
+    }
+
+    /// Goes on after `node` and those that follow it, none of which exists.
+    fn skip_absent(&mut self, slot: usize, path: &Path, node: NodeId) -> Unmap {
+        let Some(frame) = path.last() else { return self.go_on(slot, node) };
+        let rest = &self.cache.page(frame).inner().children[node.child_slot()..];
+        let absent = rest.iter().take_while(|child| child.is_none()).count() as u64;
+        self.prune_if_empty(slot, path);
+        self.go_on(slot, NodeId { index: node.index + absent - 1, ..node })
+    }
+
+    /// Whether a child has the very page of a node being deleted.
+    fn compare_page(&mut self, node: NodeId, ptr: PagePtr) -> Shared {
+        let level = usize::from(node.level);
+        if self.reclaim.alone[level] == Some(node.index) {
+            return Shared::No;
+        }
+        let several = self.reclaim.children.len() > 1;
+        if self.reclaim.hands_over && several {
+            return Shared::No; // Nothing of its own is left but the way down.
+        }
+        self.start_compare(node);
+        while let Some(&child) = self.reclaim.children.get(self.reclaim.compare.child) {
+            let owner = self.catalog.record(child).id.get();
+            let place = NodeId { owner, ..node };
+            if self.dirty_frame(place).is_none() {
+                match self.pointer(child, place) {
+                    Ok(found) if found == ptr => return Shared::Yes,
+                    Ok(_) => {}
+                    Err(Walk::Damaged(page)) => return Shared::Damaged(page),
+                    Err(_) => return Shared::Pending,
+                }
+            }
+            self.reclaim.compare.child += 1;
+        }
+        self.reclaim.alone[level] = Some(node.index);
+        self.reclaim.compare.node = NOTHING;
+        Shared::No
+    }
+
+    fn start_compare(&mut self, node: NodeId) {
+        if self.reclaim.compare.node != node {
+            self.reclaim.compare = Compare { node, child: 0, kept: 0 };
+        }
+    }
+
+    /// Finds the entries of a leaf that some child has at the same place.
+    fn compare_leaf(&mut self, leaf: NodeId, frame: u32) -> Result<u64, Unmap> {
+        self.start_compare(leaf);
+        while let Some(&child) = self.reclaim.children.get(self.reclaim.compare.child) {
+            let owner = self.catalog.record(child).id.get();
+            let (walk, _) = self.descend(child, NodeId { owner, ..leaf });
+            match walk {
+                Walk::At(other) => {
+                    let same =
+                        same_extents(self.cache.page(frame).leaf(), self.cache.page(other).leaf());
+                    self.reclaim.compare.kept |= same;
+                }
+                Walk::Absent(_) => {}
+                Walk::Pending => return Err(Unmap::Pending),
+                Walk::Damaged(page) => return Err(Unmap::Damaged(page)),
+            }
+            self.reclaim.compare.child += 1;
+        }
+        self.reclaim.compare.node = NOTHING;
+        Ok(self.reclaim.compare.kept)
+    }
+
+    /// Releases what no child has of a leaf, and hands over the rest or keeps it.
+    fn reclaim_leaf(&mut self, slot: usize, path: &Path, leaf: NodeId) -> Unmap {
+        let frame = path.last().expect("the walk ended at a leaf");
+        let kept = match self.compare_leaf(leaf, frame) {
+            Ok(kept) => kept,
+            Err(step) => return step,
+        };
+        let (hands_over, several) = (self.reclaim.hands_over, self.reclaim.children.len() > 1);
+        let bound = self.catalog.bound(slot, first_extent(leaf));
+        let entries = self.cache.page(frame).leaf().entries;
+        let goes = |i: usize| hands_over || kept >> i & 1 == 0;
+        let released = |i: usize| {
+            let owned = entries[i].birth() > bound && kept >> i & 1 == 0;
+            entries[i].extent().filter(|_| owned && !(hands_over && several))
+        };
+        let mut all = (0..LEAF_ENTRIES).filter_map(released);
+        if all.any(|extent| self.space.state(extent) != ExtentState::Mapped) {
+            return Unmap::Damaged(self.cache.frame(frame).ptr.page.get());
+        }
+        let mapped = |i: &usize| entries[*i].extent().is_some();
+        if hands_over || (0..LEAF_ENTRIES).filter(mapped).any(goes) {
+            self.dirty_path(slot, path);
+            for i in 0..LEAF_ENTRIES {
+                if let Some(extent) = released(i) {
+                    self.space.release(extent);
+                }
+                if goes(i) {
+                    self.cache.page_mut(frame).leaf_mut().entries[i].clear();
+                }
+            }
+        }
+        let stays = |i: usize| entries[i].birth() > bound && !goes(i);
+        self.reclaim.kept |= (0..LEAF_ENTRIES).filter(mapped).any(stays);
+        if self.cache.page(frame).leaf().mapped() == 0 {
+            self.dirty_path(slot, path);
+            self.prune(slot, path);
+        }
+        self.go_on(slot, leaf)
+    }
+
+    /// Takes the pointer to `node` out of the page at the end of `path`; what it points to is an
+    /// ancestor's, or the child's from now on.
+    fn unlink(&mut self, slot: usize, path: &Path, node: NodeId) {
+        let Some(parent) = path.last() else {
+            self.catalog.change(slot).root = PagePtr::NONE;
+            return;
+        };
+        self.dirty_path(slot, path);
+        self.cache.page_mut(parent).inner_mut().children[node.child_slot()] = PagePtr::NONE;
+        self.prune_if_empty(slot, path);
+    }
+
+    /// Removes the page at the end of `path` if nothing is below it.
+    fn prune_if_empty(&mut self, slot: usize, path: &Path) {
+        let Some(frame) = path.last() else { return };
+        if self.cache.page(frame).inner().children.iter().all(PagePtr::is_none) {
+            self.dirty_path(slot, path);
+            self.prune(slot, path);
+        }
+    }
+
+    fn dirty_frame(&mut self, node: NodeId) -> Option<u32> {
+        let frame = self.cache.find(node)?;
+        (self.cache.frame(frame).state == FrameState::Dirty).then_some(frame)
+    }
+}
+
+/// The entries of two leaves of the same place that name the same extent, as bits.
+fn same_extents(a: &crate::format::LeafPage, b: &crate::format::LeafPage) -> u64 {
+    let both = a.entries.iter().zip(&b.entries).zip(0..);
+    let same =
+        both.filter(|((a, b), _)| a.extent().is_some() && a.extent_number() == b.extent_number());
+    same.fold(0, |bits, (_, at)| bits | 1 << at)
+}
