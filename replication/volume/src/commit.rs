@@ -38,7 +38,7 @@ pub(crate) enum What {
 
 impl What {
     /// True when it may unmap an extent, or undo what was set aside for one.
-    fn is_doubt(self) -> bool {
+    pub(crate) fn is_doubt(self) -> bool {
         matches!(self, What::Zero | What::ZeroRange | What::Direct { .. })
     }
 }

@@ -66,8 +66,12 @@ pub(crate) struct Core {
     pub(crate) locks: Locks,
     /// Extents set aside for blocks in the overlay.
     pub(crate) reserved: u64,
-    /// Someone waits for space: destage and checkpoint everything.
+    /// Someone lacks space: destage and checkpoint everything.
     pub(crate) space_wanted: bool,
+    /// Operations that wait for space.
+    pub(crate) space_waiters: u32,
+    /// Direct writes whose records are not all in the log.
+    pub(crate) directs: u32,
     pub(crate) destage: Destage,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) marks: Marks,
@@ -134,6 +138,8 @@ impl Core {
             locks: Locks::new(OPS_MAX),
             reserved: parts.reserved,
             space_wanted: false,
+            space_waiters: 0,
+            directs: 0,
             destage: parts.destage,
             marks: parts.marks,
             controls: Controls::new(),
@@ -269,6 +275,7 @@ impl Core {
 
     /// Gives an operation's buffer back to its queue.
     pub(crate) fn finish(&mut self, key: u32, status: Status) {
+        self.end_space_wait(key);
         let op = self.ops.remove(key).expect("an operation ends once");
         if let Some(lock) = op.lock {
             self.locks.put(lock);
@@ -319,7 +326,7 @@ impl Core {
             self.ops.get_mut(key).expect("parked operations live").parked = false;
             self.try_write(key);
         }
-        if self.parked_writes.is_empty() {
+        if self.space_waiters == 0 {
             self.space_wanted = false;
         }
     }

@@ -19,8 +19,8 @@ use crate::core::Core;
 use crate::device::{Io, Purpose};
 use crate::journal::{Entry, Kind};
 use crate::limits::{
-    CANDIDATES_MAX, DESTAGE_ATTEMPTS_MAX, DESTAGE_FULL, DESTAGE_GENTLE, DESTAGE_START, LOG_SOFT,
-    WINDOW_BLOCKS, ZERO_BLOCKS_MAX,
+    CANDIDATES_MAX, DESTAGE_ATTEMPTS_MAX, DESTAGE_FULL, DESTAGE_GENTLE, DESTAGE_LATER_MAX,
+    DESTAGE_START, LOG_SOFT, WINDOW_BLOCKS, ZERO_BLOCKS_MAX,
 };
 use crate::write::EXTENT_BLOCKS;
 
@@ -266,7 +266,7 @@ impl Core {
         let soft = self.wal.used_blocks() * 100 >= self.wal.ring_blocks() * LOG_SOFT;
         let most = if soft || self.wants_all() { DESTAGE_FULL } else { DESTAGE_GENTLE };
         let candidates = std::mem::take(&mut self.destage.candidates);
-        let (mut at, mut left, mut moved) = (0, false, false);
+        let (mut at, mut left, mut moved) = (0, 0, false);
         let mut candidates = candidates;
         while at < candidates.len() {
             let first = candidates[at];
@@ -278,8 +278,8 @@ impl Core {
             if first.done {
                 continue;
             }
-            if self.destage.in_flight >= most {
-                left = true;
+            if self.destage.in_flight >= most || left >= DESTAGE_LATER_MAX {
+                left += 1;
                 break;
             }
             match self.apply_extent(&candidates[group.clone()]) {
@@ -287,16 +287,16 @@ impl Core {
                     candidates[group].iter_mut().for_each(|c| c.done = true);
                     moved = true;
                 }
-                Applied::Later => left = true,
+                Applied::Later => left += 1,
                 Applied::Busy => {
                     self.checkpoint.wanted = true;
-                    left = true;
+                    left += 1;
                     break;
                 }
             }
         }
         self.destage.candidates = candidates;
-        if !left && self.destage.in_flight == 0 {
+        if left == 0 && self.destage.in_flight == 0 {
             self.end_window();
             return true;
         }

@@ -26,6 +26,11 @@ pub(crate) const OVERLAY_BLOCKS_MIN: usize = 32 << 10;
 /// Zeroed ranges in the overlay. Further ones wait for the next checkpoint.
 pub(crate) const RANGES_MAX: usize = 64;
 
+/// Checkpoints after which a write that waits for space is refused in any case. It is refused when
+/// nothing is left that could give space back, which takes a few; this bounds the wait while others
+/// keep taking what comes.
+pub(crate) const SPACE_CHECKPOINTS_MAX: u64 = 64;
+
 /// Records appended and not yet durable; beyond it writes wait.
 pub(crate) const PENDING_MAX: usize = 4096;
 
@@ -67,6 +72,10 @@ pub(crate) const DESTAGE_GENTLE: u32 = 16;
 
 /// Destage writes in flight above it.
 pub(crate) const DESTAGE_FULL: u32 = 256;
+
+/// Extents of a window that wait for their leaf at one time. Pages beyond it are not asked for yet:
+/// in a small cache they would push out those that were, before they are used.
+pub(crate) const DESTAGE_LATER_MAX: u32 = 8;
 
 /// Blocks that are forgotten in one turn after a checkpoint.
 pub(crate) const FORGET_BLOCKS: u64 = 2048;

@@ -1,6 +1,7 @@
 //! A host's request inside the engine.
 
 use bdev::{Buf, BufMut, Data, Op, Request, Status};
+use wal::Lsn;
 
 use crate::device::BLOCK;
 
@@ -36,8 +37,17 @@ pub(crate) struct HostOp {
     pub(crate) lock: Option<u32>,
     /// The first and the last block, when the range covers them in part.
     pub(crate) edges: [Edge; 2],
-    /// When it began to wait for space: checkpoints done by then.
-    pub(crate) space_since: Option<u64>,
+    /// It waits for space.
+    pub(crate) space_wait: Option<SpaceWait>,
+}
+
+/// Where things stood when an operation began to wait for space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpaceWait {
+    /// Checkpoints done by then.
+    pub(crate) checkpoints: u64,
+    /// Records with this LSN and later ones were not in the log, nor on their way.
+    pub(crate) head: Lsn,
 }
 
 /// A block that a write covers in part.
@@ -97,7 +107,7 @@ impl HostOp {
             suspicions: 0,
             lock: None,
             edges,
-            space_since: None,
+            space_wait: None,
         }
     }
 

@@ -7,8 +7,8 @@ use wal::{AppendError, Record};
 use crate::commit::{Pending, What};
 use crate::core::Core;
 use crate::device::{BLOCK, Io, Purpose};
-use crate::limits::{LOG_HARD, ZERO_BLOCKS_MAX};
-use crate::op::Edge;
+use crate::limits::{LOG_HARD, SPACE_CHECKPOINTS_MAX, ZERO_BLOCKS_MAX};
+use crate::op::{Edge, SpaceWait};
 use crate::overlay::Place;
 
 /// Blocks in an extent.
@@ -128,7 +128,9 @@ impl Core {
         }
         let free = self.store.free_extents().saturating_sub(self.reserved);
         let most = u32::try_from(extents.min(free)).unwrap_or(u32::MAX);
-        let run = if most == 0 { None } else { self.store.allocate_run(most) };
+        // Who waits for space comes before second copies.
+        let none = most == 0 || self.space_waiters > 0;
+        let run = if none { None } else { self.store.allocate_run(most) };
         let Some((extent, count)) = run else {
             // No room for a second copy: through the log, and over the old one in place.
             return self.log_piece(key, EXTENT_BLOCKS.min(self.piece_blocks));
@@ -142,6 +144,7 @@ impl Core {
         let blocks = count * u32::try_from(EXTENT_BLOCKS).expect("16");
         op.cursor += u64::from(blocks);
         op.pending += 1;
+        self.directs += 1;
         let io = Io::new(purpose, key, extent.byte_offset(), blocks);
         self.device.write(io, slice, Flags::NONE);
         Step::Done
@@ -184,6 +187,7 @@ impl Core {
     /// Gives back the extents of a direct write that have no record, and fails the operation.
     fn drop_direct(&mut self, io_key: u32, status: Status) {
         let io = self.device.ios.remove(io_key).expect("held");
+        self.directs -= 1;
         let Purpose::Direct { extent, extents, logged, .. } = io.purpose else {
             panic!("a direct write")
         };
@@ -205,6 +209,7 @@ impl Core {
             };
             if logged == extents {
                 self.device.ios.remove(io_key);
+                self.directs -= 1;
                 let op = self.ops.get_mut(io.op).expect("an operation outlives its requests");
                 op.pending -= 1;
                 return self.settle(io.op);
@@ -257,7 +262,10 @@ impl Core {
             return Step::Wait;
         }
         let reserve = match self.space_for(volume, first, blocks) {
-            Space::Granted(reserve) => reserve,
+            Space::Granted(reserve) => {
+                self.end_space_wait(key);
+                reserve
+            }
             Space::Damaged => return Step::Fail(Status::Integrity),
             Space::Wait => return Step::Wait,
             Space::Full => return self.wait_for_space(key),
@@ -397,7 +405,7 @@ impl Core {
     /// True when destaging a block of this extent may take a free extent that nobody set aside.
     fn needs_extent(&mut self, volume: u32, index: u64) -> Result<bool, Space> {
         let (start, end) = (index * EXTENT_BLOCKS, (index + 1) * EXTENT_BLOCKS);
-        if self.pending_doubts > 0 || self.overlay.range_touches(volume, start, end) {
+        if self.is_doubtful(volume, start, end) || self.overlay.range_touches(volume, start, end) {
             return Ok(true); // What is on its way may unmap the extent, or undo a reservation.
         }
         let mut zeroes = false;
@@ -417,20 +425,49 @@ impl Core {
         }
     }
 
-    /// Waits for two checkpoints, which give back what can be given back; then the store is full.
+    /// True when a record that is not yet durable may unmap this extent of a volume, or undo what
+    /// was set aside for it.
+    fn is_doubtful(&self, volume: u32, start: u64, end: u64) -> bool {
+        let touches = |pending: &Pending| {
+            pending.what.is_doubt()
+                && pending.volume == volume
+                && pending.block < end
+                && pending.block + pending.blocks > start
+        };
+        self.pending_doubts > 0 && self.pending.iter().any(touches)
+    }
+
+    /// Waits until a checkpoint covers everything that was in the log, or on its way there, when
+    /// the wait began: what can be given back has been given back by then. If that was not enough,
+    /// the store is full.
     fn wait_for_space(&mut self, key: u32) -> Step {
-        let checkpoints = self.stats.checkpoints;
         let quiet = self.nothing_to_destage()
+            && self.directs == 0
             && self.pending.is_empty()
             && !self.store.is_dirty()
+            && !self.store.is_checkpointing()
             && !self.is_reclaiming();
+        let (checkpoints, head) = (self.stats.checkpoints, self.wal.next_lsn());
         let op = self.ops.get_mut(key).expect("held");
-        let since = *op.space_since.get_or_insert(checkpoints);
-        if quiet || checkpoints >= since + 2 {
+        self.space_waiters += u32::from(op.space_wait.is_none());
+        let wait = op.space_wait.get_or_insert(SpaceWait { checkpoints, head });
+        if self.directs > 0 {
+            // Each may replace an extent. None is begun while anybody waits, so this ends.
+            wait.head = head;
+        }
+        let passed = checkpoints - wait.checkpoints;
+        let covered = self.wal.tail().lsn >= wait.head && passed >= 2;
+        if quiet || covered || passed >= SPACE_CHECKPOINTS_MAX {
             return Step::Fail(Status::NoSpace);
         }
         self.space_wanted = true;
         Step::Wait
+    }
+
+    /// The operation does not wait for space any more.
+    pub(crate) fn end_space_wait(&mut self, key: u32) {
+        let op = self.ops.get_mut(key).expect("held");
+        self.space_waiters -= u32::from(op.space_wait.take().is_some());
     }
 
     /// A block does not need the extent that was set aside for it. A neighbour may have counted on
