@@ -123,7 +123,7 @@ impl LocalTarget {
             uuid: UUID,
             block_size: volume.block_size,
             blocks: volume.bytes / u64::from(volume.block_size),
-            atomic_blocks: 1,
+            atomic_blocks: node::ATOMIC_BYTES / volume.block_size,
         };
         target.replace(Config {
             ports: vec![Port { id: 1, address }],

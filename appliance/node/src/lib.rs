@@ -93,3 +93,4 @@ pub use seed::{NodeConfig, ShardSeed, node};
 pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};
 pub use ticket::Ticket;
+pub use volume::ATOMIC_BYTES;

@@ -396,7 +396,7 @@ impl Life {
                 uuid: status.uuid,
                 block_size: status.block_size,
                 blocks: status.bytes / u64::from(status.block_size),
-                atomic_blocks: 1,
+                atomic_blocks: node::ATOMIC_BYTES / status.block_size,
             }
         };
         let subsystem = Subsystem {

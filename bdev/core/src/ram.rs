@@ -4,8 +4,8 @@
 //!
 //! Several shards may read and write the same bytes. Each stripe of 64 KiB has a lock (a flag that
 //! is spun on for the length of one copy) and bytes are only touched, through raw pointers, while
-//! the stripe's lock is held; no reference into the memory outlives that. Blocks do not cross
-//! stripes, so a block is read and written whole.
+//! the locks of all their stripes are held; no reference into the memory outlives that. So every
+//! request is atomic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,7 @@ impl RamDisk {
     /// When the block size is neither 512 nor 4096, or the size does not fit the address space.
     pub fn new(block_size: u32, blocks: u64) -> std::io::Result<RamDisk> {
         let mut info = Info::new(block_size, blocks);
+        info.atomic_blocks = info.blocks_max;
         info.ops = OpSet::of(&[
             Op::Read,
             Op::Write,
@@ -154,55 +155,47 @@ impl Memory {
     }
 
     fn read(&self, offset: usize, into: &mut [u8]) {
-        self.each_stripe(offset, into.len(), |pointer, start, len| {
-            let target = &mut into[start..start + len];
-            // SAFETY: `each_stripe` holds the lock of these `len` bytes inside the mapping.
-            unsafe { std::ptr::copy_nonoverlapping(pointer, target.as_mut_ptr(), len) };
+        self.locked(offset, into.len(), |pointer| {
+            // SAFETY: `locked` holds the locks of these bytes inside the mapping.
+            unsafe { std::ptr::copy_nonoverlapping(pointer, into.as_mut_ptr(), into.len()) };
         });
     }
 
     fn write(&self, offset: usize, from: &[u8]) {
-        self.each_stripe(offset, from.len(), |pointer, start, len| {
-            let source = &from[start..start + len];
+        self.locked(offset, from.len(), |pointer| {
             // SAFETY: as in `read`.
-            unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), pointer, len) };
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), pointer, from.len()) };
         });
     }
 
     fn zero(&self, offset: usize, len: usize) {
-        self.each_stripe(offset, len, |pointer, _, len| {
+        self.locked(offset, len, |pointer| {
             // SAFETY: as in `read`.
             unsafe { std::ptr::write_bytes(pointer, 0, len) };
         });
     }
 
     fn equals(&self, offset: usize, with: &[u8]) -> bool {
-        let mut same = true;
-        self.each_stripe(offset, with.len(), |pointer, start, len| {
-            // SAFETY: as in `read`; the slice does not outlive the lock.
-            let here = unsafe { std::slice::from_raw_parts(pointer, len) };
-            same &= here == &with[start..start + len];
-        });
-        same
+        self.locked(offset, with.len(), |pointer| {
+            // SAFETY: as in `read`; the slice does not outlive the locks.
+            unsafe { std::slice::from_raw_parts(pointer, with.len()) == with }
+        })
     }
 
-    /// Calls `touch(pointer, position in the range, length)` for each stripe of the range, under
-    /// that stripe's lock.
-    fn each_stripe(&self, offset: usize, len: usize, mut touch: impl FnMut(*mut u8, usize, usize)) {
+    /// Calls `touch` with the first byte of the range under the locks of all its stripes, so that
+    /// every request is atomic. Locks are taken in the order of addresses: no circle of waiters.
+    fn locked<T>(&self, offset: usize, len: usize, touch: impl FnOnce(*mut u8) -> T) -> T {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len));
-        let mut start = 0;
-        while start < len {
-            let at = offset + start;
-            let part = (STRIPE - at % STRIPE).min(len - start);
-            let lock = &self.locks[at / STRIPE];
+        let stripes = &self.locks[offset / STRIPE..(offset + len).div_ceil(STRIPE)];
+        for lock in stripes {
             while lock.swap(true, Ordering::Acquire) {
                 std::hint::spin_loop();
             }
-            // SAFETY: `at < self.len` by the assertion above.
-            touch(unsafe { self.base.add(at) }, start, part);
-            lock.store(false, Ordering::Release);
-            start += part;
         }
+        // SAFETY: `offset` is inside the mapping, or at its end, by the assertion above.
+        let result = touch(unsafe { self.base.add(offset) });
+        stripes.iter().for_each(|lock| lock.store(false, Ordering::Release));
+        result
     }
 }
 

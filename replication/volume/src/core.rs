@@ -14,8 +14,8 @@ use crate::device::{Device, Purpose};
 use crate::error::Event;
 use crate::journal::{Journal, Marks};
 use crate::limits::{
-    CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX, PENDING_MAX,
-    QUEUES_MAX,
+    ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX,
+    PENDING_MAX, QUEUES_MAX,
 };
 use crate::lock::Locks;
 use crate::op::HostOp;
@@ -399,8 +399,7 @@ impl Core {
 /// What a volume is to those who open it.
 pub(crate) fn volume_info(bytes: u64, block_bytes: u32) -> Info {
     let mut info = Info::new(block_bytes, bytes / u64::from(block_bytes));
-    let block = u32::try_from(crate::device::BLOCK).expect("4096");
-    info.atomic_blocks = block / block_bytes;
+    info.atomic_blocks = ATOMIC_BYTES / block_bytes;
     info.ops = OpSet::of(&Op::ALL);
     info
 }

@@ -100,7 +100,7 @@ mod zeroing;
 pub use control::NewVolume;
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
-pub use limits::{CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX};
+pub use limits::{ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX};
 pub use opening::Options;
 pub use queue::VolumeQueue;
 pub use stats::Stats;

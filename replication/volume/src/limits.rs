@@ -16,6 +16,14 @@ pub(crate) const RUN_BLOCKS_MAX: usize = 32;
 /// Blocks of one request at most: 1 MiB, and one more when it is not aligned.
 pub(crate) const OP_BLOCKS_MAX: usize = 257;
 
+/// Bytes of a write that is atomic, whatever it overlaps and wherever it starts: it is one record
+/// of the log, so it survives a crash wholly or not at all, and reads see all of it or nothing.
+/// Longer writes are taken apart and promise this for each block.
+pub const ATOMIC_BYTES: u32 = 64 << 10;
+
+/// Blocks that a write of [`ATOMIC_BYTES`] touches at most: one more when it is not aligned.
+pub(crate) const ATOMIC_BLOCKS_MAX: usize = ATOMIC_BYTES as usize / 4096 + 1;
+
 /// Blocks from which a zeroed range is kept as one range rather than block by block.
 pub(crate) const ZERO_BLOCKS_MAX: u64 = 64;
 
@@ -92,5 +100,11 @@ pub(crate) const DESTAGE_ATTEMPTS_MAX: u32 = 3;
 const _: () = assert!(DESTAGE_START < LOG_SOFT);
 const _: () = assert!(LOG_SOFT < LOG_HARD);
 const _: () = assert!(RUN_BLOCKS_MAX * 4096 <= 1 << 20);
+// An atomic write fits one record, one group of the smallest size, and an extent's accounting.
+const _: () = assert!(ATOMIC_BLOCKS_MAX <= wal::RECORD_BLOCKS_MAX);
+const _: () = assert!((wal::HEADER_BLOCKS_MAX + ATOMIC_BLOCKS_MAX) * 4096 <= wal::GROUP_BYTES_MIN);
+const _: () = assert!(ATOMIC_BYTES as u64 == store::EXTENT_BYTES);
+// The smallest log that a store may have is large enough for groups of that size.
+const _: () = assert!(store::LOG_BYTES_MIN >= wal::RING_GROUPS_MIN * wal::GROUP_BYTES_MIN as u64);
 // Every destage write has a slot beside those of hosts.
 const _: () = assert!(DESTAGE_FULL as usize <= IOS_MAX / 2);

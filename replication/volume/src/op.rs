@@ -4,6 +4,10 @@ use bdev::{Buf, BufMut, Data, Op, Request, Status};
 use wal::Lsn;
 
 use crate::device::BLOCK;
+use crate::limits::{ATOMIC_BLOCKS_MAX, ATOMIC_BYTES};
+
+/// What a range without a buffer writes between its edges.
+static ZEROES: [u8; ATOMIC_BLOCKS_MAX * BLOCK] = [0; ATOMIC_BLOCKS_MAX * BLOCK];
 
 /// An operation that a host waits for.
 #[derive(Debug)]
@@ -30,6 +34,9 @@ pub(crate) struct HostOp {
     pub(crate) parked: bool,
     /// A read must start over.
     pub(crate) again: bool,
+    /// When a read found its first blocks: the number of the next record to become durable, and
+    /// how many checkpoints there had been.
+    pub(crate) seen: (u64, u64),
     pub(crate) attempts: u8,
     /// Times that a block failed its checksum although it had not moved.
     pub(crate) suspicions: u8,
@@ -103,6 +110,7 @@ impl HostOp {
             waited: false,
             parked: false,
             again: false,
+            seen: (0, 0),
             attempts: 0,
             suspicions: 0,
             lock: None,
@@ -126,11 +134,35 @@ impl HostOp {
         }
     }
 
-    /// The host's bytes of blocks `from..to` of this operation, none of them an edge.
+    /// The host's bytes of blocks `from..to` of this operation, none of them an edge; zeroes when
+    /// it has no buffer.
     pub(crate) fn payload(&self, from: u64, to: u64) -> &[u8] {
-        let Data::From(buf) = &self.request.data else { panic!("a write has a buffer") };
-        let at = |block: u64| usize::try_from(block).expect("a short range") * BLOCK - self.skip;
-        &buf.bytes()[at(from)..at(to)]
+        let index = |block: u64| usize::try_from(block).expect("a short range") * BLOCK;
+        match &self.request.data {
+            Data::From(buf) => &buf.bytes()[index(from) - self.skip..index(to) - self.skip],
+            _ => &ZEROES[..index(to - from)],
+        }
+    }
+
+    /// The content of blocks `from..to` as it goes into the log: an edge, what the host's bytes
+    /// cover whole, an edge.
+    pub(crate) fn parts(&self, from: u64, to: u64) -> [&[u8]; 3] {
+        let first = match &self.edges[0] {
+            Edge::Ready(buf) if from == 0 => &buf.bytes()[..BLOCK],
+            _ => &[],
+        };
+        let last = match &self.edges[1] {
+            Edge::Ready(buf) if to == self.blocks => &buf.bytes()[..BLOCK],
+            _ => &[],
+        };
+        let (from, to) = (from + u64::from(!first.is_empty()), to - u64::from(!last.is_empty()));
+        let middle = if from < to { self.payload(from, to) } else { &[] };
+        [first, middle, last]
+    }
+
+    /// True when the operation is so short that it must be atomic.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.bytes <= ATOMIC_BYTES as usize
     }
 
     /// Hands block `index` of a read to the host: copies it, or compares it. `None` is zeroes.
@@ -168,6 +200,15 @@ impl HostOp {
             }
             _ => target.fill(0),
         }
+    }
+
+    /// True when the range is whole extents.
+    pub(crate) fn is_extent(&self) -> bool {
+        let extent = store::EXTENT_BLOCKS as u64;
+        self.skip == 0
+            && self.first.is_multiple_of(extent)
+            && self.blocks.is_multiple_of(extent)
+            && matches!(self.edges[1], Edge::None)
     }
 
     /// Blocks before the last edge: what is written or zeroed as a whole.

@@ -198,11 +198,11 @@ fn new_mount(info: &Info, options: &Options) -> Mount {
     Mount::new(info, &store::Options { frames: options.frames })
 }
 
-/// The largest group that a ring allows, in whole 64 KiB.
+/// The largest group that a ring allows, in whole blocks of 16 KiB.
 fn group_bytes(ring_blocks: u64) -> usize {
     let most = ring_blocks / wal::RING_GROUPS_MIN * BLOCK as u64;
-    let whole = most / (64 << 10) * (64 << 10);
-    usize::try_from(whole).unwrap_or(usize::MAX).clamp(64 << 10, 1 << 20)
+    let whole = most / (16 << 10) * (16 << 10);
+    usize::try_from(whole).unwrap_or(usize::MAX).clamp(wal::GROUP_BYTES_MIN, 1 << 20)
 }
 
 impl Scanning {

@@ -57,6 +57,10 @@ impl Core {
         if !op.status.is_ok() && op.status != Status::Miscompare {
             return self.settle(key);
         }
+        if !self.is_one_moment(key) {
+            return self.start_over(key);
+        }
+        let op = self.ops.get(key).expect("the caller holds the operation");
         let (volume, first, blocks) = (op.volume, op.first + op.cursor, op.blocks - op.cursor);
         match self.locate(volume, first, blocks) {
             Ok(()) => self.read_sources(key),
@@ -68,6 +72,34 @@ impl Core {
                 self.settle(key);
             }
         }
+    }
+
+    /// A read that waited half-way goes on only if nothing was written to its blocks meanwhile:
+    /// what it returns is what all of them were at one moment, so no half of a write is ever seen.
+    fn is_one_moment(&mut self, key: u32) -> bool {
+        let now = (self.wal.durable().lsn.0, self.stats.checkpoints);
+        let op = self.ops.get_mut(key).expect("the caller holds the operation");
+        if op.cursor == 0 {
+            op.seen = now;
+            return true;
+        }
+        let (seen, volume, blocks) = (op.seen, op.volume, op.first..op.first + op.blocks);
+        let is_newer =
+            |block| self.overlay.find(volume, block).is_some_and(|version| version.lsn >= seen.0);
+        // A checkpoint may have taken what was newer out of the overlay.
+        seen == now || (seen.1 == now.1 && !blocks.into_iter().any(is_newer))
+    }
+
+    /// Starts a read over, when its requests are back.
+    fn start_over(&mut self, key: u32) {
+        let op = self.ops.get_mut(key).expect("the caller holds the operation");
+        op.attempts += 1;
+        if op.attempts >= READ_ATTEMPTS_MAX {
+            op.status = Status::Retry; // Even of a compare: it has not seen one moment.
+            return self.settle(key);
+        }
+        op.again = true;
+        self.try_read(key);
     }
 
     fn park_read(&mut self, key: u32) {

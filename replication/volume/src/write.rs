@@ -91,6 +91,10 @@ impl Core {
             return Step::Done;
         }
         let (cursor, last) = (op.cursor, op.blocks - 1);
+        let edged = op.edges.iter().any(|edge| matches!(edge, Edge::Ready(_)));
+        if op.is_atomic() && (edged || (op.request.op == Op::Write && !op.is_extent())) {
+            return self.log_piece(key, op.blocks);
+        }
         if cursor == 0 && matches!(op.edges[0], Edge::Ready(_)) {
             return self.log_piece(key, 1);
         }
@@ -249,7 +253,8 @@ impl Core {
         let record = Record::Direct { volume, block, extent, crcs: &crcs };
         let what = What::Direct { extent };
         let pending = Pending { op: key, volume, block, blocks: EXTENT_BLOCKS, what };
-        self.append(&record, None, pending, &crcs)
+        let appended = self.wal.append(&record, &[]);
+        self.appended(appended, pending, &crcs)
     }
 
     /// Logs the next `blocks` blocks of a write.
@@ -271,24 +276,18 @@ impl Core {
             Space::Full => return self.wait_for_space(key),
         };
         let op = self.ops.get(key).expect("held");
-        let edge = match (&op.edges[0], &op.edges[1]) {
-            (Edge::Ready(buf), _) if cursor == 0 => Some(buf.clone()),
-            (_, Edge::Ready(buf)) if cursor + 1 == op.blocks => Some(buf.clone()),
-            _ => None,
-        };
-        let payload = match &edge {
-            Some(buf) => &buf.bytes()[..BLOCK],
-            None => op.payload(cursor, cursor + blocks),
-        };
+        let parts = op.parts(cursor, cursor + blocks);
         let mut crcs = [0; wal::RECORD_BLOCKS_MAX];
-        for (crc, block) in crcs.iter_mut().zip(payload.chunks_exact(BLOCK)) {
+        let content = parts.iter().flat_map(|part| part.chunks_exact(BLOCK));
+        for (crc, block) in crcs.iter_mut().zip(content) {
             *crc = wal::crc32c(block);
         }
         let crcs = &crcs[..count];
         let record = Record::Write { volume, block: first, crcs };
         let what = What::Write { reserve };
         let pending = Pending { op: key, volume, block: first, blocks, what };
-        let step = self.append_payload(&record, key, edge.as_ref(), pending, crcs);
+        let appended = self.wal.append(&record, &parts);
+        let step = self.appended(appended, pending, crcs);
         if step == Step::Done {
             self.reserved += u64::from(reserve.count_ones());
             self.ops.get_mut(key).expect("held").cursor += blocks;
@@ -309,7 +308,8 @@ impl Core {
         let record = Record::Zero { volume, block, blocks };
         let what = if ranged { What::ZeroRange } else { What::Zero };
         let pending = Pending { op: key, volume, block, blocks, what };
-        let step = self.append(&record, None, pending, &[]);
+        let appended = self.wal.append(&record, &[]);
+        let step = self.appended(appended, pending, &[]);
         if step == Step::Done {
             self.ops.get_mut(key).expect("held").cursor += blocks;
         }
@@ -328,35 +328,6 @@ impl Core {
             && !self.pending.is_full()
             && self.journal.room() > self.pending.len()
             && self.crcs.room() >= crcs
-    }
-
-    fn append_payload(
-        &mut self,
-        record: &Record<'_>,
-        key: u32,
-        edge: Option<&bdev::Buf>,
-        pending: Pending,
-        crcs: &[u32],
-    ) -> Step {
-        let blocks = pending.blocks;
-        let op = self.ops.get(key).expect("held");
-        let payload = match edge {
-            Some(buf) => &buf.bytes()[..BLOCK],
-            None => op.payload(op.cursor, op.cursor + blocks),
-        };
-        let appended = self.wal.append(record, payload);
-        self.appended(appended, pending, crcs)
-    }
-
-    fn append(
-        &mut self,
-        record: &Record<'_>,
-        payload: Option<&[u8]>,
-        pending: Pending,
-        crcs: &[u32],
-    ) -> Step {
-        let appended = self.wal.append(record, payload.unwrap_or(&[]));
-        self.appended(appended, pending, crcs)
     }
 
     fn appended(

@@ -40,13 +40,13 @@
 //! let pool = Pool::new(&PoolConfig::for_bytes(8 << 20)).expect("8 MiB");
 //! let disk = RamDisk::new(4096, 1024).expect("4 MiB");
 //! let mut queue = disk.open(&QueueCx::new(&pool)).expect("a RAM disk always opens");
-//! let config = Config { group_bytes: 65536, ..Config::new([7; 16], 1, 0, 1024) };
+//! let config = Config { group_bytes: 128 << 10, ..Config::new([7; 16], 1, 0, 1024) };
 //! let mut log = Wal::new(config, Point::START, Point::START, &pool).expect("the pool has room");
 //!
 //! let block = [0xab; 4096];
 //! let crcs = [crc32c(&block)];
 //! let record = Record::Write { volume: 1, block: 9, crcs: &crcs };
-//! let lsn = log.append(&record, &block).expect("an empty log has room");
+//! let lsn = log.append(&record, &[&block]).expect("an empty log has room");
 //! let (mut requests, mut completions) = (Fifo::new(8), Fifo::new(8));
 //! let event = loop {
 //!     log.poll_requests(&mut requests);
@@ -76,8 +76,8 @@ mod seal;
 
 pub use layout::{BLOCK_BYTES, crc32c};
 pub use limits::{
-    ATTEMPTS_MAX, GROUPS_MAX, HEADER_BLOCKS_MAX, RECORD_BLOCKS_MAX, RECORD_BODY_MAX,
-    RING_GROUPS_MIN, TAG_CLASS,
+    ATTEMPTS_MAX, GROUP_BYTES_MIN, GROUPS_MAX, HEADER_BLOCKS_MAX, RECORD_BLOCKS_MAX,
+    RECORD_BODY_MAX, RING_GROUPS_MIN, TAG_CLASS,
 };
 pub use point::{Lsn, Point};
 pub use record::Record;

@@ -7,6 +7,11 @@ pub const HEADER_BLOCKS_MAX: usize = 4;
 /// [`crate::Wal::append`] panics, because no bytes from outside reach it unsplit.
 pub const RECORD_BLOCKS_MAX: usize = 64;
 
+/// Smallest size that groups may be limited to, in bytes: the largest header and 17 payload blocks,
+/// so that a write of 64 KiB is one record of one group wherever in a block it starts. With
+/// [`RING_GROUPS_MIN`] it sets the smallest ring: 672 KiB. Opening a smaller one fails.
+pub const GROUP_BYTES_MIN: usize = (HEADER_BLOCKS_MAX + 17) * 4096;
+
 /// Bytes in the body of a control record (volume create). Longer ones panic, as above.
 pub const RECORD_BODY_MAX: usize = 512;
 

@@ -7,8 +7,7 @@ use bdev::{BufMut, Completion, Data, Fifo, Flags, Lba, Pool, Request, Status, Ta
 
 use crate::layout::{BLOCK_BYTES, KIND_SKIP};
 use crate::limits::{
-    ATTEMPTS_MAX, GROUPS_MAX, HEADER_BLOCKS_MAX, RECORD_BLOCKS_MAX, RING_GROUPS_MIN, SEAL_BLOCKS,
-    TAG_CLASS,
+    ATTEMPTS_MAX, GROUP_BYTES_MIN, GROUPS_MAX, RING_GROUPS_MIN, SEAL_BLOCKS, TAG_CLASS,
 };
 use crate::seal::{OpenGroup, Seal, Sealed, seal_skip};
 use crate::{Lsn, Point, Record};
@@ -26,7 +25,7 @@ pub struct Config {
     pub blocks: u64,
     /// The device's block size in bytes: 512 or 4096.
     pub device_block: u32,
-    /// Largest group in bytes: 64 KiB to 1 MiB, the size of a staging segment.
+    /// Largest group in bytes: [`GROUP_BYTES_MIN`] to 1 MiB, the size of a staging segment.
     pub group_bytes: usize,
 }
 
@@ -59,8 +58,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), OpenError> {
-        let smallest = (HEADER_BLOCKS_MAX + RECORD_BLOCKS_MAX.min(12)) * BLOCK_BYTES;
-        let sizes = smallest..=bdev::REQUEST_BYTES_MAX as usize;
+        let sizes = GROUP_BYTES_MIN..=bdev::REQUEST_BYTES_MAX as usize;
         if !sizes.contains(&self.group_bytes) || !self.group_bytes.is_multiple_of(BLOCK_BYTES) {
             return Err(OpenError::GroupSize { bytes: self.group_bytes });
         }
@@ -76,7 +74,7 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The group size is not 64 KiB to 1 MiB in whole blocks.
+    /// The group size is not [`GROUP_BYTES_MIN`] to 1 MiB in whole blocks.
     GroupSize {
         /// What was asked for.
         bytes: usize,
@@ -219,15 +217,15 @@ impl Wal {
         })
     }
 
-    /// Adds a record, with one block of `payload` for each CRC of a write. The number it returns
-    /// is durable when a [`Event::Durable`] covers it.
+    /// Adds a record, with one block of payload for each CRC of a write; the payload may come in
+    /// several `parts`. The number it returns is durable when a [`Event::Durable`] covers it.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was kept, the caller tries again later.
     ///
     /// # Panics
-    /// When the record exceeds the limits or `payload` does not match it.
-    pub fn append(&mut self, record: &Record<'_>, payload: &[u8]) -> Result<Lsn, AppendError> {
+    /// When the record exceeds the limits or its payload does not match it.
+    pub fn append(&mut self, record: &Record<'_>, parts: &[&[u8]]) -> Result<Lsn, AppendError> {
         if self.failed.is_some() {
             return Err(AppendError::Failed);
         }
@@ -244,7 +242,7 @@ impl Wal {
         if self.head.position + skip + blocks - self.tail.position > self.config.blocks {
             return Err(AppendError::Full);
         }
-        open.push(record, payload);
+        open.push(record, parts);
         Ok(self.head.lsn.after(u64::from(open.records()) - 1))
     }
 

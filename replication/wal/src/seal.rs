@@ -89,13 +89,17 @@ impl OpenGroup {
     }
 
     /// Adds a record that fits.
-    pub(crate) fn push(&mut self, record: &Record<'_>, payload: &[u8]) {
+    pub(crate) fn push(&mut self, record: &Record<'_>, parts: &[&[u8]]) {
         assert!(self.fits(record));
-        let len = record.payload_blocks() * BLOCK_BYTES;
-        assert_eq!(payload.len(), len, "a record's payload has one block for each CRC");
-        let at = PAYLOAD_AT + self.payload * BLOCK_BYTES;
+        let start = PAYLOAD_AT + self.payload * BLOCK_BYTES;
+        let end = start + record.payload_blocks() * BLOCK_BYTES;
         let bytes = self.segment.bytes_mut();
-        bytes[at..at + len].copy_from_slice(payload);
+        let mut at = start;
+        for part in parts {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        assert_eq!(at, end, "a record's payload has one block for each CRC");
         record.encode(&mut bytes[self.header..PAYLOAD_AT]);
         self.header += record.entry_len();
         self.payload += record.payload_blocks();

@@ -12,15 +12,15 @@ use wal::{
     Wal, crc32c,
 };
 
-const BLOCKS: u64 = 160;
+const BLOCKS: u64 = 170;
 const STORE: [u8; 16] = [7; 16];
 
 fn config(epoch: u64) -> Config {
-    Config { group_bytes: 65536, ..Config::new(STORE, epoch, 8192, BLOCKS) }
+    Config { group_bytes: wal::GROUP_BYTES_MIN, ..Config::new(STORE, epoch, 8192, BLOCKS) }
 }
 
 fn pool() -> Pool {
-    Pool::new(&PoolConfig { segments: [8, 0, 8, 0, 2], huge_pages: false }).unwrap()
+    Pool::new(&PoolConfig { segments: [8, 0, 0, 8, 2], huge_pages: false }).unwrap()
 }
 
 /// A record as the tests remember it.
@@ -71,7 +71,7 @@ impl Disk {
 
 fn append(log: &mut Wal, volume: u32, block: u64, data: &[u8]) -> Result<Lsn, AppendError> {
     let crcs: Vec<u32> = data.chunks(BLOCK_BYTES).map(crc32c).collect();
-    log.append(&Record::Write { volume, block, crcs: &crcs }, data)
+    log.append(&Record::Write { volume, block, crcs: &crcs }, &[data])
 }
 
 /// Writes everything out and returns the groups that became durable.
@@ -199,9 +199,9 @@ fn group_behind_a_lost_one_is_not_replayed() {
     let pool = pool();
     let mut disk = Disk::new();
     let mut log = Wal::new(config(1), Point::START, Point::START, &pool).unwrap();
-    append(&mut log, 1, 0, &block_of(1, 8)).unwrap();
-    append(&mut log, 1, 8, &block_of(2, 8)).unwrap();
-    append(&mut log, 1, 16, &block_of(3, 8)).unwrap();
+    append(&mut log, 1, 0, &block_of(1, 9)).unwrap();
+    append(&mut log, 1, 9, &block_of(2, 9)).unwrap();
+    append(&mut log, 1, 18, &block_of(3, 9)).unwrap();
     let mut requests = Fifo::new(4);
     log.poll_requests(&mut requests);
     assert_eq!(requests.len(), 2, "a full group does not wait, the open one does");
@@ -215,7 +215,7 @@ fn group_behind_a_lost_one_is_not_replayed() {
     // lies exactly where the next is expected, with the right number, and is not replayed.
     drop((log, requests));
     let mut log = Wal::new(config(2), Point::START, Point::START, &pool).unwrap();
-    append(&mut log, 1, 0, &block_of(4, 8)).unwrap();
+    append(&mut log, 1, 0, &block_of(4, 9)).unwrap();
     settle(&mut log, &mut disk);
     let (replayed, step) = recover(&mut disk, &pool, Point::START);
     assert_eq!(replayed.len(), 1);
@@ -254,7 +254,7 @@ fn staging_segments_all_in_flight_is_back_pressure() {
     let pool = pool();
     let mut disk = Disk::new();
     let mut log = Wal::new(config(1), Point::START, Point::START, &pool).unwrap();
-    let data = block_of(1, 12);
+    let data = block_of(1, 17);
     let mut requests = Fifo::new(8);
     for _ in 0..4 {
         append(&mut log, 1, 0, &data).unwrap();
@@ -304,11 +304,30 @@ fn log_of_another_store_is_empty() {
 #[test]
 fn ring_too_small_for_its_groups_is_refused() {
     let pool = pool();
-    let small = Config { blocks: 127, ..config(1) };
+    let small = Config { blocks: 167, ..config(1) };
     let error = Wal::new(small, Point::START, Point::START, &pool).unwrap_err();
-    assert_eq!(error, wal::OpenError::RingTooSmall { blocks: 127, min: 128 });
-    let odd = Config { group_bytes: 65537, ..config(1) };
+    assert_eq!(error, wal::OpenError::RingTooSmall { blocks: 167, min: 168 });
+    let odd = Config { group_bytes: wal::GROUP_BYTES_MIN + 1, ..config(1) };
     assert!(Wal::new(odd, Point::START, Point::START, &pool).is_err());
+    let tiny = Config { group_bytes: wal::GROUP_BYTES_MIN - BLOCK_BYTES, ..config(1) };
+    assert!(Wal::new(tiny, Point::START, Point::START, &pool).is_err());
+}
+
+#[test]
+fn smallest_ring_takes_a_write_of_64_kib_that_starts_inside_a_block() {
+    let pool = pool();
+    let mut disk = Disk::new();
+    let config = Config { blocks: 168, ..config(1) };
+    let mut log = Wal::new(config, Point::START, Point::START, &pool).unwrap();
+    let data = block_of(1, 17);
+    let (edges, middle) = data.split_at(BLOCK_BYTES);
+    let crcs: Vec<u32> = data.chunks(BLOCK_BYTES).map(crc32c).collect();
+    let record = Record::Write { volume: 1, block: 0, crcs: &crcs };
+    log.append(&record, &[edges, middle, &[]]).unwrap();
+    let groups = settle(&mut log, &mut disk);
+    assert_eq!((groups.len(), groups[0].records), (1, 1));
+    let (replayed, _) = recover(&mut disk, &pool, Point::START);
+    assert_eq!(replayed.len(), 1);
 }
 
 /// Laps of the ring with random groups, trims and power cuts: what is replayed is always a prefix

@@ -30,6 +30,9 @@ const PREFERRED_BYTES: u32 = 4096;
 /// Bytes of a write that the store takes best.
 const OPTIMAL_WRITE_BYTES: u32 = 64 << 10;
 
+/// Bytes in a block of the formats there are, the largest last.
+const FORMATS: [u32; 2] = [512, 4096];
+
 /// Bytes of a command capsule's entry.
 const SQE_LEN: u32 = 64;
 /// Bytes of a response capsule.
@@ -150,6 +153,15 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
     );
     // No volatile write cache; a flush names one namespace (bits 2:1 are 10b).
     page.vwc = 0b10 << 1;
+    //= NVMe-NVM 1.1 §2.1.4
+    //# AWUN and AWUPF hold for every namespace and every format; each namespace may have more
+    let atomic = |namespace: &Namespace| {
+        let largest = u64::from(FORMATS[FORMATS.len() - 1]);
+        u64::from(namespace.atomic_blocks) * u64::from(namespace.block_size) / largest
+    };
+    let atomic = view.namespaces().map(atomic).min().unwrap_or(1).max(1) - 1;
+    page.awun = U16::new(u16::try_from(atomic).unwrap_or(u16::MAX));
+    page.awupf = page.awun;
     page.subnqn = view.nqn.to_field();
     //= NVMe-TCP 1.1 §3.3
     //# in-capsule data starts right behind the entry: ICDOFF is 0
@@ -173,8 +185,9 @@ fn format_of(block_size: u32) -> LbaFormat {
 
 /// What all namespaces have in common (NSID FFFFFFFFh): the formats alone.
 fn fill_common(page: &mut IdentifyNamespace) {
-    page.lbaf[0] = format_of(512);
-    page.lbaf[1] = format_of(4096);
+    for (lbaf, block_size) in page.lbaf.iter_mut().zip(FORMATS) {
+        *lbaf = format_of(block_size);
+    }
     page.nlbaf = 1;
 }
 
@@ -188,7 +201,8 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     page.dlfeat = dlfeat::READS_ZEROES | dlfeat::WRITE_ZEROES_DEALLOCATES;
     if namespace.atomic_blocks > 1 {
         //= NVMe-NVM 1.1 §2.1.4
-        //# NAWUN and NAWUPF are 0's based and count with NSABP set
+        //# NAWUN and NAWUPF are 0's based and count with NSABP set; no boundary is zero in NABSN,
+        //# NABSPF and NABO
         let atomic = u16::try_from(namespace.atomic_blocks - 1).expect("at most 65536 blocks");
         page.nsfeat |= nsfeat::NAMESPACE_ATOMICS;
         page.nawun = U16::new(atomic);

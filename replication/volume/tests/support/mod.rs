@@ -24,11 +24,11 @@ pub(crate) struct Rig {
 
 /// Small tables, small groups: every edge is near.
 pub(crate) fn options() -> Options {
-    Options { frames: 256, group_bytes: Some(64 << 10), ..Options::default() }
+    Options { frames: 256, group_bytes: Some(84 << 10), ..Options::default() }
 }
 
 pub(crate) fn pool() -> Rc<Pool> {
-    let config = PoolConfig { segments: [512, 96, 48, 8, 3], huge_pages: false };
+    let config = PoolConfig { segments: [512, 96, 48, 12, 3], huge_pages: false };
     Rc::new(Pool::new(&config).unwrap())
 }
 

@@ -114,13 +114,15 @@ impl VolumeModel {
         Ok(seen)
     }
 
-    /// Each block of 4 KiB has all of a write or nothing of it.
+    /// A write of up to 64 KiB is there whole or not at all, each block of a longer one as well.
     fn check_blocks(&self, seen: &[u64], cut: u64) -> Result<(), String> {
         let open = |w: &&Write| w.submitted <= cut && w.acknowledged.is_none_or(|at| at > cut);
         for write in self.writes.iter().filter(open) {
             let mut sector = write.start;
             while sector < write.end {
-                let end = ((sector / 8 + 1) * 8).min(write.end);
+                let atomic = write.end - write.start <= 128;
+                let end = if atomic { write.end } else { (sector / 8 + 1) * 8 };
+                let end = end.min(write.end);
                 let mut verdicts = (sector..end).filter_map(|s| self.verdict(s, write, seen[s]));
                 let first = verdicts.next();
                 if verdicts.any(|verdict| Some(verdict) != first) {

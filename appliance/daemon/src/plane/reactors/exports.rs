@@ -1,7 +1,7 @@
 //! Exports: namespaces attached to the shards, and the target's configuration.
 
 use api::{ApiError, HostAccess, Nqn};
-use node::VolumeStatus;
+use node::{ATOMIC_BYTES, VolumeStatus};
 use nvmf::{Config, Hosts, Namespace, NamespaceHandle, Port, Subsystem};
 use uuid::Uuid;
 
@@ -16,9 +16,6 @@ pub(super) struct Exported {
     block_size: u32,
     bytes: u64,
 }
-
-/// Bytes that the store writes all or not at all, whatever the logical block size.
-const ATOMIC_BYTES: u32 = 4096;
 
 impl Shared {
     pub(super) fn exports(&self) -> Vec<PlaneExport> {
