@@ -79,6 +79,11 @@ impl Catalog {
         self.records.iter().filter(|record| record.state != STATE_UNUSED)
     }
 
+    /// The same, with their places.
+    pub(crate) fn iter_slots(&self) -> impl Iterator<Item = (usize, &VolumeRecord)> {
+        self.records.iter().enumerate().filter(|(_, record)| record.state != STATE_UNUSED)
+    }
+
     pub(crate) fn find(&self, id: VolumeId) -> Option<&VolumeRecord> {
         let slot = self.slot(id)?;
         Some(&self.records[slot])

@@ -89,6 +89,7 @@ mod cache;
 mod catalog;
 mod check;
 mod checkpoint;
+mod compare;
 mod create;
 mod drive;
 mod error;
@@ -106,6 +107,7 @@ mod store;
 mod table;
 mod tree;
 mod types;
+mod walk;
 
 pub use check::{CheckOptions, CheckReport, Finding, check};
 pub use create::{Format, FormatOptions, Formatted};
@@ -125,3 +127,4 @@ pub use types::{
     Damage, Edit, Event, Extent, ExtentState, LogRegion, LogTail, Lookup, Options, TAG_CLASS,
     Unmap, VolumeId,
 };
+pub use walk::{Diff, Scan, Unique};

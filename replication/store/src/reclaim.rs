@@ -14,10 +14,10 @@
 //! While a node hands over, its tree holds less than its child's: the nodes above and below it wait
 //! (they compare with its tree, or it with theirs). So one node is done before the next begins.
 
-use crate::cache::FrameState;
+use crate::compare::Comparer;
 use crate::format::catalog::STATE_DELETING;
 use crate::format::{LEAF_ENTRIES, NodeId, PagePtr};
-use crate::limits::{DEPTH_MAX, NODES_MAX};
+use crate::limits::NODES_MAX;
 use crate::tree::{Path, Walk, capacity, first_extent};
 use crate::{ExtentState, Store, Unmap, VolumeId};
 
@@ -27,16 +27,11 @@ pub(crate) struct Reclaim {
     node: u32,
     /// Extents before this are done.
     cursor: u64,
-    /// Slots of its children, as of this shape of the catalog.
-    children: Vec<usize>,
-    shape: u64,
     /// Something of its own was left because several children share it.
     kept: bool,
     /// It hands over what it has: it has at most one child, or nothing of its own.
     hands_over: bool,
-    /// By level: the page on the way that is known to be in no child's tree. It never will be.
-    alone: [Option<u64>; DEPTH_MAX as usize + 1],
-    compare: Compare,
+    comparer: Comparer,
     /// By slot: nothing can be done for now.
     rests: Vec<Option<Rest>>,
 }
@@ -50,30 +45,14 @@ enum Rest {
     Damage,
 }
 
-/// A comparison of one page with those of the children, which are loaded one after the other.
-#[derive(Clone, Copy)]
-struct Compare {
-    node: NodeId,
-    /// Children that were looked at.
-    child: usize,
-    /// Entries of the leaf that one of them has.
-    kept: u64,
-}
-
-const NOTHING: NodeId = NodeId { owner: 0, level: 0, index: 0 };
-const _: () = assert!(LEAF_ENTRIES <= 64);
-
 impl Reclaim {
     pub(crate) fn new() -> Reclaim {
         Reclaim {
             node: 0,
             cursor: 0,
-            children: Vec::with_capacity(NODES_MAX),
-            shape: 0,
             kept: false,
             hands_over: false,
-            alone: [None; DEPTH_MAX as usize + 1],
-            compare: Compare { node: NOTHING, child: 0, kept: 0 },
+            comparer: Comparer::new(),
             rests: vec![None; NODES_MAX],
         }
     }
@@ -81,24 +60,7 @@ impl Reclaim {
     fn begin(&mut self, node: u32, cut: u64) {
         (self.node, self.cursor, self.kept) = (node, cut, false);
         self.hands_over = cut > 0;
-        self.shape = u64::MAX;
-        self.again();
     }
-
-    /// Forgets what was compared with children that are no more.
-    fn again(&mut self) {
-        self.alone = [None; DEPTH_MAX as usize + 1];
-        self.compare.node = NOTHING;
-    }
-}
-
-/// What the children of a node have at the place of one of its pages.
-enum Shared {
-    /// The same page.
-    Yes,
-    No,
-    Pending,
-    Damaged(u64),
 }
 
 impl Store {
@@ -110,7 +72,10 @@ impl Store {
         if self.has_staged() || !self.may_reclaim() {
             return Unmap::Busy; // What is staged may name the node.
         }
-        self.find_children(slot);
+        let mut comparer = std::mem::take(&mut self.reclaim.comparer);
+        self.find_children(&mut comparer, slot);
+        self.reclaim.hands_over |= comparer.children().len() < 2;
+        self.reclaim.comparer = comparer;
         let end = capacity(self.catalog.record(slot).depth) * LEAF_ENTRIES as u64;
         let has_tree = !self.is_treeless(slot);
         if has_tree && self.reclaim.cursor < end {
@@ -161,21 +126,6 @@ impl Store {
             || (has_children && record.parent().is_some_and(handing))
     }
 
-    fn find_children(&mut self, slot: usize) {
-        if self.reclaim.shape == self.catalog.shape() {
-            return;
-        }
-        let id = Some(self.catalog.record(slot).volume_id());
-        let mut children = std::mem::take(&mut self.reclaim.children);
-        children.clear();
-        let all = self.catalog.records.iter().enumerate();
-        children.extend(all.filter(|(_, r)| r.id.get() != 0 && r.parent() == id).map(|(s, _)| s));
-        self.reclaim.hands_over |= children.len() < 2;
-        self.reclaim.children = children;
-        self.reclaim.shape = self.catalog.shape();
-        self.reclaim.again();
-    }
-
     /// True when nothing is mapped below the root.
     fn is_treeless(&mut self, slot: usize) -> bool {
         let record = self.catalog.record(slot);
@@ -205,8 +155,7 @@ impl Store {
             return;
         }
         let parent = self.catalog.record(slot).parent.get();
-        for at in 0..self.reclaim.children.len() {
-            let child = self.reclaim.children[at];
+        for &child in self.reclaim.comparer.children() {
             self.catalog.adopt(child, parent);
         }
         self.catalog.forget(VolumeId(id));
@@ -237,16 +186,15 @@ impl Store {
                     return self.go_on(slot, node);
                 }
                 match self.compare_page(node, ptr) {
-                    Shared::No => {}
-                    Shared::Yes => {
+                    Ok(false) => {}
+                    Ok(true) => {
                         self.reclaim.kept = true;
                         if self.reclaim.hands_over {
                             self.unlink(slot, &path, node);
                         }
                         return self.go_on(slot, node);
                     }
-                    Shared::Pending => return Unmap::Pending,
-                    Shared::Damaged(page) => return Unmap::Damaged(page),
+                    Err(walk) => return stopped(walk),
                 }
             }
             let Some(frame) = self.cache.find(node) else {
@@ -255,8 +203,7 @@ impl Store {
             };
             match self.judge(frame) {
                 Walk::At(frame) => path.push(frame),
-                Walk::Damaged(page) => return Unmap::Damaged(page),
-                Walk::Absent(_) | Walk::Pending => return Unmap::Pending,
+                walk => return stopped(walk),
             }
             if level > 0 {
                 let slot = leaf.ancestor(level - 1).child_slot();
@@ -270,7 +217,7 @@ impl Store {
     fn go_on(&mut self, slot: usize, node: NodeId) -> Unmap {
         let next = first_extent(NodeId { index: node.index + 1, ..node });
         self.reclaim.cursor = next;
-        if self.reclaim.hands_over && !self.reclaim.children.is_empty() {
+        if self.reclaim.hands_over && !self.reclaim.comparer.children().is_empty() {
             self.catalog.change(slot).cut.set(next);
         }
         Unmap::More
@@ -285,71 +232,29 @@ impl Store {
         self.go_on(slot, NodeId { index: node.index + absent - 1, ..node })
     }
 
-    /// Whether a child has the very page of a node being deleted.
-    fn compare_page(&mut self, node: NodeId, ptr: PagePtr) -> Shared {
-        let level = usize::from(node.level);
-        if self.reclaim.alone[level] == Some(node.index) {
-            return Shared::No;
+    /// Whether a child has the very page of the node in work.
+    fn compare_page(&mut self, node: NodeId, ptr: PagePtr) -> Result<bool, Walk> {
+        if self.reclaim.hands_over && self.reclaim.comparer.children().len() > 1 {
+            return Ok(false); // Nothing of its own is left but the way down.
         }
-        let several = self.reclaim.children.len() > 1;
-        if self.reclaim.hands_over && several {
-            return Shared::No; // Nothing of its own is left but the way down.
-        }
-        self.start_compare(node);
-        while let Some(&child) = self.reclaim.children.get(self.reclaim.compare.child) {
-            let owner = self.catalog.record(child).id.get();
-            let place = NodeId { owner, ..node };
-            if self.dirty_frame(place).is_none() {
-                match self.pointer(child, place) {
-                    Ok(found) if found == ptr => return Shared::Yes,
-                    Ok(_) => {}
-                    Err(Walk::Damaged(page)) => return Shared::Damaged(page),
-                    Err(_) => return Shared::Pending,
-                }
-            }
-            self.reclaim.compare.child += 1;
-        }
-        self.reclaim.alone[level] = Some(node.index);
-        self.reclaim.compare.node = NOTHING;
-        Shared::No
-    }
-
-    fn start_compare(&mut self, node: NodeId) {
-        if self.reclaim.compare.node != node {
-            self.reclaim.compare = Compare { node, child: 0, kept: 0 };
-        }
-    }
-
-    /// Finds the entries of a leaf that some child has at the same place.
-    fn compare_leaf(&mut self, leaf: NodeId, frame: u32) -> Result<u64, Unmap> {
-        self.start_compare(leaf);
-        while let Some(&child) = self.reclaim.children.get(self.reclaim.compare.child) {
-            let owner = self.catalog.record(child).id.get();
-            let (walk, _) = self.descend(child, NodeId { owner, ..leaf });
-            match walk {
-                Walk::At(other) => {
-                    let same =
-                        same_extents(self.cache.page(frame).leaf(), self.cache.page(other).leaf());
-                    self.reclaim.compare.kept |= same;
-                }
-                Walk::Absent(_) => {}
-                Walk::Pending => return Err(Unmap::Pending),
-                Walk::Damaged(page) => return Err(Unmap::Damaged(page)),
-            }
-            self.reclaim.compare.child += 1;
-        }
-        self.reclaim.compare.node = NOTHING;
-        Ok(self.reclaim.compare.kept)
+        let mut comparer = std::mem::take(&mut self.reclaim.comparer);
+        let shared = self.is_page_shared(&mut comparer, node, ptr);
+        self.reclaim.comparer = comparer;
+        shared
     }
 
     /// Releases what no child has of a leaf, and hands over the rest or keeps it.
     fn reclaim_leaf(&mut self, slot: usize, path: &Path, leaf: NodeId) -> Unmap {
         let frame = path.last().expect("the walk ended at a leaf");
-        let kept = match self.compare_leaf(leaf, frame) {
+        let mut comparer = std::mem::take(&mut self.reclaim.comparer);
+        let kept = self.shared_entries(&mut comparer, leaf, frame);
+        let several = comparer.children().len() > 1;
+        self.reclaim.comparer = comparer;
+        let kept = match kept {
             Ok(kept) => kept,
-            Err(step) => return step,
+            Err(walk) => return stopped(walk),
         };
-        let (hands_over, several) = (self.reclaim.hands_over, self.reclaim.children.len() > 1);
+        let hands_over = self.reclaim.hands_over;
         let bound = self.catalog.bound(slot, first_extent(leaf));
         let entries = self.cache.page(frame).leaf().entries;
         let goes = |i: usize| hands_over || kept >> i & 1 == 0;
@@ -402,17 +307,12 @@ impl Store {
             self.prune(slot, path);
         }
     }
-
-    fn dirty_frame(&mut self, node: NodeId) -> Option<u32> {
-        let frame = self.cache.find(node)?;
-        (self.cache.frame(frame).state == FrameState::Dirty).then_some(frame)
-    }
 }
 
-/// The entries of two leaves of the same place that name the same extent, as bits.
-fn same_extents(a: &crate::format::LeafPage, b: &crate::format::LeafPage) -> u64 {
-    let both = a.entries.iter().zip(&b.entries).zip(0..);
-    let same =
-        both.filter(|((a, b), _)| a.extent().is_some() && a.extent_number() == b.extent_number());
-    same.fold(0, |bits, (_, at)| bits | 1 << at)
+/// Why a walk could not go on.
+fn stopped(walk: Walk) -> Unmap {
+    match walk {
+        Walk::Damaged(page) => Unmap::Damaged(page),
+        Walk::At(_) | Walk::Absent(_) | Walk::Pending => Unmap::Pending,
+    }
 }

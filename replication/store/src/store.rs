@@ -5,6 +5,7 @@ use bdev::{Completion, Fifo, Pool, Request};
 use crate::cache::Cache;
 use crate::catalog::{CATALOG_PAGES, Catalog};
 use crate::checkpoint::Checkpoint;
+use crate::compare::Comparer;
 use crate::flat::FlatTree;
 use crate::format::{NodeKind, OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
 use crate::io::{Geometry, KEY_SUPER, KEY_WRITE, key_of};
@@ -71,6 +72,8 @@ pub struct Store {
     pub(crate) damaged: u64,
     pub(crate) checkpoints: u64,
     pub(crate) reclaim: Reclaim,
+    /// For counting what is a node's alone.
+    pub(crate) comparer: Comparer,
     /// How the last checkpoint ended, until it is polled: never lost among reports of damage.
     pub(crate) checkpoint_event: Option<Event>,
     pub(crate) events: Fifo<Event>,
@@ -104,6 +107,7 @@ impl Store {
             damaged: 0,
             checkpoints: 0,
             reclaim: Reclaim::new(),
+            comparer: Comparer::new(),
             checkpoint_event: None,
             events: Fifo::new(EVENTS_MAX),
         }

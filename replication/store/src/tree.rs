@@ -434,7 +434,7 @@ fn in_range(leaf: NodeId) -> bool {
 /// tree grows by.
 const EDIT_PAGES_MAX: u64 = 2 * (DEPTH_MAX as u64 + 1);
 
-const LEAVES_MAX: u64 =
+pub(crate) const LEAVES_MAX: u64 =
     crate::limits::VOLUME_BYTES_MAX.div_ceil(LEAF_ENTRIES as u64 * crate::limits::EXTENT_BYTES);
 const _: () = assert!(LEAVES_MAX < 1 << 29);
 const _: () = assert!(LEAVES_MAX < 252u64.pow(DEPTH_MAX as u32));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may die of a surprise")]
 
 mod documented;
+mod forest;
 mod format;
 mod garbage;
 mod large;

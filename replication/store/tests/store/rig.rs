@@ -8,10 +8,12 @@ use bdev::{
     Completion, Data, Fifo, Info, Op, OpSet, Pool, PoolConfig, Queue, Request, Rng, Status,
 };
 use store::{
-    CheckOptions, CheckReport, Edit, Event, Extent, Format, FormatOptions, Formatted, LogTail,
-    Lookup, Machine, Mount, MountError, Mounted, Options, Store, Unmap, VolumeId, VolumeSpec,
-    check, turn,
+    CheckOptions, CheckReport, Edit, Event, Extent, Format, FormatOptions, Formatted, LeafEntry,
+    LogTail, Lookup, Machine, Mount, MountError, Mounted, Options, Store, Unmap, VolumeId,
+    VolumeSpec, check, turn,
 };
+
+use crate::forest::Plan;
 
 pub(crate) const UUID: [u8; 16] = *b"0123456789abcdef";
 pub(crate) const LOG_BYTES: u64 = 1 << 20;
@@ -232,6 +234,8 @@ pub(crate) fn check_disk(disk: &Disk, pool: &Pool, data: bool) -> CheckReport {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ModelVolume {
     pub(crate) size: u64,
+    /// False for snapshots.
+    pub(crate) writable: bool,
     pub(crate) map: BTreeMap<u64, (Extent, u16, [u32; 16])>,
 }
 
@@ -245,6 +249,7 @@ pub(crate) struct Rig {
     completions: Fifo<Completion>,
     pub(crate) pool: Pool,
     pub(crate) model: Model,
+    pub(crate) plans: Vec<Plan>,
     /// The model at each checkpoint that was begun, by its tail's LSN.
     pub(crate) checkpoints: BTreeMap<u64, Model>,
     pub(crate) durable_lsn: u64,
@@ -272,6 +277,7 @@ impl Rig {
             requests: Fifo::new(32),
             completions: Fifo::new(32),
             model: Model::new(),
+            plans: Vec::new(),
             checkpoints,
             durable_lsn,
             next_lsn,
@@ -305,6 +311,7 @@ impl Rig {
     pub(crate) fn begin(&mut self) {
         let tail = LogTail { position: 7, lsn: self.next_lsn, chain: 9 };
         assert!(self.store.begin_checkpoint(tail));
+        self.carry_out_plans();
         self.checkpoints.insert(self.next_lsn, self.model.clone());
         self.next_lsn += 1;
     }
@@ -323,7 +330,7 @@ impl Rig {
         let name = format!("volume-{id}");
         let spec = VolumeSpec { id, uuid, name: &name, size, block_bytes: 4096 };
         self.store.create_volume(&spec).unwrap();
-        self.model.insert(id.0, ModelVolume { size, map: BTreeMap::new() });
+        self.model.insert(id.0, ModelVolume { size, writable: true, map: BTreeMap::new() });
         id
     }
 
@@ -333,24 +340,31 @@ impl Rig {
             if self.disk.is_dead() {
                 return true;
             }
-            let extent = match self.lookup(volume, index) {
-                Lookup::Entry(entry) => entry.extent().unwrap(),
-                _ => match self.store.allocate() {
-                    Some(extent) => extent,
-                    None => return false,
-                },
+            let before = match self.lookup(volume, index) {
+                Lookup::Entry(entry) => entry,
+                _ => LeafEntry::default(),
             };
-            let tentative = self.store.extent_state(extent) == store::ExtentState::Tentative;
+            // What is shared is copied; what is missing is allocated.
+            let owned = before.extent().filter(|_| self.store.is_owned(volume, index, &before));
+            let extent = match owned.or_else(|| self.store.allocate()) {
+                Some(extent) => extent,
+                None => return false,
+            };
+            let tentative = owned.is_none();
             let birth = self.store.birth(volume);
             match self.store.edit(volume, index) {
                 Edit::Entry(entry) => {
-                    entry.set_extent(extent, birth);
-                    entry.set_block(block, crc);
                     if tentative {
+                        entry.set_extent(extent, birth);
                         self.store.commit(extent);
                     }
+                    let Edit::Entry(entry) = self.store.edit(volume, index) else {
+                        panic!("it was given a moment ago");
+                    };
+                    entry.set_block(block, crc);
                     let map = &mut self.model.get_mut(&volume.0).unwrap().map;
                     let slot = map.entry(index).or_insert((extent, 0, [0; 16]));
+                    slot.0 = extent;
                     slot.1 |= 1 << block;
                     slot.2[block] = crc;
                     return true;
@@ -443,7 +457,7 @@ impl Rig {
     /// Compares the whole map with the model.
     pub(crate) fn verify(&mut self) {
         let model = self.model.clone();
-        let active = self.store.volumes().filter(|v| v.is_active()).map(|v| v.id.get());
+        let active = self.store.nodes().filter(|v| v.is_active()).map(|v| v.id.get());
         assert_eq!(active.collect::<Vec<_>>(), sorted_like(&self.store, &model));
         for (&id, volume) in &model {
             assert_eq!(self.store.volume(VolumeId(id)).unwrap().size_bytes(), volume.size);
@@ -466,7 +480,7 @@ impl Rig {
 }
 
 fn sorted_like(store: &Store, model: &Model) -> Vec<u32> {
-    let active = store.volumes().filter(|v| v.is_active()).map(|v| v.id.get());
+    let active = store.nodes().filter(|v| v.is_active()).map(|v| v.id.get());
     let found: Vec<u32> = active.filter(|id| model.contains_key(id)).collect();
     assert_eq!(found.len(), model.len(), "every volume of the model is there");
     found
