@@ -9,7 +9,7 @@
 //! Ready and damaged frames may be evicted; loading and dirty ones are pinned. The parent of a
 //! dirty page is dirty too, so a checkpoint finds every pointer that it must change in memory.
 
-use crate::format::{NodeId, Page, PagePtr};
+use crate::format::{NodeId, Page, PageFault, PagePtr};
 use crate::limits::PAGE_BYTES;
 use crate::table::Table;
 
@@ -35,8 +35,10 @@ pub(crate) struct Frame {
     pub(crate) state: FrameState,
     /// Mapped entries when the leaf was last counted.
     pub(crate) mapped: u8,
-    /// Loads of this page that failed so far.
+    /// Loads of this page that failed so far, of either copy.
     pub(crate) attempts: u8,
+    /// What is wrong with its first copy.
+    pub(crate) fault: Option<PageFault>,
     referenced: bool,
 }
 
@@ -57,8 +59,16 @@ impl Cache {
         let node = NodeId { owner: 0, level: 0, index: 0 };
         let ptr = PagePtr::NONE;
         let state = FrameState::Empty;
-        let blank =
-            Frame { node, ptr, family: 0, state, mapped: 0, attempts: 0, referenced: false };
+        let blank = Frame {
+            node,
+            ptr,
+            family: 0,
+            state,
+            mapped: 0,
+            attempts: 0,
+            fault: None,
+            referenced: false,
+        };
         Cache {
             memory: vec![0; frames * PAGE_BYTES],
             frames: vec![blank; frames],
@@ -107,8 +117,16 @@ impl Cache {
     pub(crate) fn take(&mut self, node: NodeId, ptr: PagePtr, state: FrameState) -> Option<u32> {
         assert!(matches!(state, FrameState::Loading | FrameState::Dirty));
         let frame = self.empty.pop().or_else(|| self.evict())?;
-        self.frames[frame as usize] =
-            Frame { node, ptr, family: 0, state, mapped: 0, attempts: 0, referenced: true };
+        self.frames[frame as usize] = Frame {
+            node,
+            ptr,
+            family: 0,
+            state,
+            mapped: 0,
+            attempts: 0,
+            fault: None,
+            referenced: true,
+        };
         self.index.insert(key_of(node), frame);
         if state == FrameState::Dirty {
             self.dirty += 1;

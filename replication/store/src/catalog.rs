@@ -84,6 +84,11 @@ impl Catalog {
         self.records.iter().enumerate().filter(|(_, record)| record.state != STATE_UNUSED)
     }
 
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
     pub(crate) fn find(&self, id: VolumeId) -> Option<&VolumeRecord> {
         let slot = self.slot(id)?;
         Some(&self.records[slot])

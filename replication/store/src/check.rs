@@ -15,7 +15,7 @@ use crate::format::{
 };
 use crate::io::{Geometry, slot_page};
 use crate::limits::{EXTENT_BLOCKS, FINDINGS_MAX, FRAMES_MIN, PAGE_BYTES};
-use crate::loads::check_page;
+use crate::loads::{check_page, is_inside};
 use crate::mount::check_superblock;
 use crate::tree::first_extent;
 use crate::{Damage, Extent, MountError, Options, Store, VolumeId};
@@ -42,6 +42,8 @@ pub enum Finding {
     Unusable(MountError),
     /// A metadata page cannot be used; everything below it is unknown.
     Page(Damage),
+    /// One of the two copies of a metadata page cannot be used. Nothing is lost.
+    Copy(Damage),
     /// Two places reference the same metadata page.
     PageTwice {
         /// The page.
@@ -83,6 +85,7 @@ impl fmt::Display for Finding {
             Finding::Superblock { slot, fault } => write!(f, "superblock copy {slot}: {fault}"),
             Finding::Unusable(error) => write!(f, "{error}"),
             Finding::Page(damage) => write!(f, "damaged metadata: {damage}"),
+            Finding::Copy(damage) => write!(f, "damaged copy of metadata: {damage}"),
             Finding::PageTwice { page } => write!(f, "page {page} is referenced twice"),
             Finding::ExtentTwice { extent, volume: Some(volume) } => {
                 write!(f, "extent {extent} is referenced again by volume {volume}")
@@ -114,7 +117,7 @@ pub struct CheckReport {
     pub leaked: u64,
     /// Volumes, those being deleted included.
     pub volumes: u64,
-    /// Metadata pages referenced.
+    /// Metadata pages referenced, second copies included.
     pub pages: u64,
     /// Data extents referenced.
     pub extents: u64,
@@ -220,8 +223,7 @@ impl Check<'_> {
             }
             if let Err(fault) = self.visit(store, node, &ptr, &mut todo, options) {
                 self.incomplete = true;
-                let damage = Damage { page: ptr.page.get(), node: node.to_string(), fault };
-                self.find(Finding::Page(damage));
+                self.find(Finding::Page(damage_of(node, ptr.number(), fault)));
             }
         }
     }
@@ -234,22 +236,21 @@ impl Check<'_> {
         todo: &mut Vec<(NodeId, PagePtr)>,
         options: &CheckOptions,
     ) -> Result<(), PageFault> {
-        let number = ptr.page.get();
+        let number = ptr.number();
         let slot = store.catalog.slot(VolumeId(node.owner));
         if slot.is_some_and(|slot| !store.owns(slot, node, ptr.birth.get())) {
             return Ok(());
         }
-        if !store.space.contains(number / EXTENT_BLOCKS as u64) {
+        if !is_inside(ptr, &store.space) {
             return Err(PageFault::Contents);
         }
-        if !self.pages.insert(number) {
+        let twice = [Some(number), ptr.twin()].into_iter().flatten().any(|p| !self.pages.insert(p));
+        if twice {
             self.find(Finding::PageTwice { page: number });
             return Ok(());
         }
-        let bytes = self.reader.read(number, 1).map_err(|_| PageFault::Unreadable)?;
+        let bytes = self.copies(store, node, ptr)?;
         let page = Page::from_bytes(&bytes);
-        let header = store.catalog.header_node(node);
-        check_page(page, header, ptr, &store.superblock.uuid, &store.space)?;
         let index = usize::try_from(node.index).map_err(|_| PageFault::Contents)?;
         let sane = match node.kind() {
             Kind::Inner => {
@@ -266,6 +267,26 @@ impl Check<'_> {
             }
         };
         if sane { Ok(()) } else { Err(PageFault::Contents) }
+    }
+
+    /// Reads both copies of a page; names one that is bad while the other is whole.
+    fn copies(&mut self, store: &Store, node: NodeId, ptr: &PagePtr) -> Result<Vec<u8>, PageFault> {
+        let header = store.catalog.header_node(node);
+        let mut read = |page| {
+            let bytes = self.reader.read(page, 1).map_err(|_| PageFault::Unreadable)?;
+            let uuid = &store.superblock.uuid;
+            check_page(Page::from_bytes(&bytes), header, ptr, uuid, &store.space).map(|_| bytes)
+        };
+        let first = read(ptr.number());
+        let Some(twin) = ptr.twin() else { return first };
+        let (whole, page, fault) = match (first, read(twin)) {
+            (Ok(first), Ok(_)) => return Ok(first),
+            (Err(fault), Err(_)) => return Err(fault),
+            (Ok(first), Err(fault)) => (first, twin, fault),
+            (Err(fault), Ok(second)) => (second, ptr.number(), fault),
+        };
+        self.find(Finding::Copy(damage_of(node, page, fault)));
+        Ok(whole)
     }
 
     fn leaf(&mut self, store: &Store, node: NodeId, page: &Page, options: &CheckOptions) {
@@ -347,6 +368,10 @@ impl Check<'_> {
             self.report.dropped += 1;
         }
     }
+}
+
+fn damage_of(node: NodeId, page: u64, fault: PageFault) -> Damage {
+    Damage { page, node: node.to_string(), fault, healed: false }
 }
 
 /// The numbers of the extents whose bits are set in a word.

@@ -179,6 +179,8 @@ impl Store {
         }
         if self.checkpoint.phase == Phase::Super {
             match self.checkpoint.pair.step() {
+                // A page that is being mended must not become somebody else's meanwhile.
+                SuperStep::Done if self.repairs.in_flight() => {}
                 SuperStep::Done => self.finish_checkpoint(),
                 SuperStep::Failed(status) => self.fail_checkpoint(status),
                 _ => {}
@@ -197,8 +199,8 @@ impl Store {
         if !self.checkpoint.writer.ready(next, requests, pool) {
             return false;
         }
-        let page = self.meta.allocate(&mut self.space);
-        assert_eq!(page, next);
+        let place = self.meta.allocate(&mut self.space);
+        assert_eq!(place, next);
         let at = *self.cache.frame(frame);
         let slot = self.catalog.slot(VolumeId(at.node.owner)).expect("volumes outlive their pages");
         self.count_mapped(slot, frame);
@@ -208,10 +210,10 @@ impl Store {
         assert!(at.node.level > 0 || self.cache.page(frame).leaf().is_born_by(birth));
         let uuid = self.superblock.uuid;
         let generation = self.checkpoint.generation;
-        let ptr = self.cache.page_mut(frame).seal(header, page, generation, &uuid, birth);
+        let ptr = self.cache.page_mut(frame).seal(header, place, generation, &uuid, birth);
         self.checkpoint.writer.push(self.cache.page(frame));
         if !at.ptr.is_none() {
-            self.meta.free_page(at.ptr.page.get(), &mut self.space);
+            self.meta.free_page(at.ptr.place(), &mut self.space);
         }
         self.cache.frame_mut(frame).ptr = ptr;
         self.point_at(slot, at.node, ptr);
@@ -263,8 +265,8 @@ impl Store {
         let flat = if tree == 0 { &mut self.catalog_tree } else { &mut self.space_tree };
         let next = (index..flat.len(level)).find(|&i| flat.mark(level, i) == Mark::Placed);
         if let Some(index) = next {
-            let page = flat.ptr(level, index).page.get();
-            if !self.checkpoint.writer.ready(page, requests, pool) {
+            let place = flat.ptr(level, index).place();
+            if !self.checkpoint.writer.ready(place, requests, pool) {
                 return false;
             }
             let scratch = &mut *self.checkpoint.scratch;
@@ -276,7 +278,7 @@ impl Store {
             }
             let node = flat.node(level, index);
             let generation = self.checkpoint.generation;
-            let ptr = scratch.seal(node, page, generation, &self.superblock.uuid, 0);
+            let ptr = scratch.seal(node, place, generation, &self.superblock.uuid, 0);
             flat.seal(level, index, ptr);
             self.checkpoint.writer.push(scratch);
         }
@@ -336,7 +338,7 @@ fn place_dirty(
             }
             let old = tree.ptr(level, index);
             if !old.is_none() {
-                meta.free_page(old.page.get(), space);
+                meta.free_page(old.place(), space);
             }
             tree.place(level, index, meta.allocate(space));
         }

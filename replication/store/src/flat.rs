@@ -3,7 +3,7 @@
 //! Only the pointers are kept here, level by level; the page contents are made when a checkpoint
 //! writes them.
 
-use crate::format::{INNER_CHILDREN, NodeId, PagePtr};
+use crate::format::{INNER_CHILDREN, NodeId, PagePtr, Place};
 
 /// Whether a page must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +91,10 @@ impl FlatTree {
     }
 
     /// Gives a dirty page its new place.
-    pub(crate) fn place(&mut self, level: usize, index: usize, page: u64) {
+    pub(crate) fn place(&mut self, level: usize, index: usize, place: Place) {
         let slot = &mut self.levels[level][index];
         assert_eq!(slot.1, Mark::Dirty);
-        slot.0.page.set(page);
+        slot.0.page.set(place.raw());
         slot.1 = Mark::Placed;
     }
 

@@ -4,7 +4,7 @@ use bdev::{Buf, BufMut, Completion, Data, Fifo, Info, Lba, Pool, Request, Slots,
 use zerocopy::IntoBytes;
 
 use crate::TAG_CLASS;
-use crate::format::{Page, Superblock};
+use crate::format::{Page, Place, Superblock};
 use crate::limits::{EXTENT_BLOCKS, PAGE_BYTES, WRITE_ATTEMPTS_MAX, WRITES_MAX};
 
 /// How the device counts.
@@ -39,6 +39,8 @@ impl Geometry {
 pub(crate) const KEY_WRITE: u32 = 1 << 24;
 /// Keys from this on are the superblock pair's.
 pub(crate) const KEY_SUPER: u32 = 2 << 24;
+/// Keys from this on are repairs of damaged copies.
+pub(crate) const KEY_REPAIR: u32 = 3 << 24;
 
 pub(crate) fn tag(key: u32) -> Tag {
     assert!(key < 1 << 28);
@@ -50,22 +52,26 @@ pub(crate) fn key_of(tag: Tag) -> u32 {
     tag.0 & ((1 << 28) - 1)
 }
 
-/// Writes pages, adjacent ones together, and again when the device failed them.
+/// Writes pages, adjacent ones together, each to both of its places, and again when the device
+/// failed them.
 pub(crate) struct Writer {
     geometry: Geometry,
     run: Option<Run>,
     flights: Slots<Flight>,
     again: Fifo<(u32, Buf)>,
     failed: Option<Status>,
-    /// Pages and requests since the mount.
+    /// Pages (each copy counts) and requests since the mount.
     pub(crate) pages: u64,
     pub(crate) requests: u64,
 }
 
+/// Copies of a page.
+const COPIES: usize = 2;
+
 /// Adjacent pages that are being gathered.
 struct Run {
     buf: BufMut,
-    first: u64,
+    first: Place,
     pages: u32,
 }
 
@@ -111,11 +117,16 @@ impl Writer {
     }
 
     /// Makes sure that the next page can be pushed. False: try again next turn.
-    pub(crate) fn ready(&mut self, page: u64, requests: &mut Fifo<Request>, pool: &Pool) -> bool {
+    pub(crate) fn ready(
+        &mut self,
+        place: Place,
+        requests: &mut Fifo<Request>,
+        pool: &Pool,
+    ) -> bool {
         let joins = self.run.as_ref().is_some_and(|run| {
             let room = (run.buf.capacity() / PAGE_BYTES).min(EXTENT_BLOCKS);
             let most = u32::try_from(room).expect("at most 16").min(self.geometry.pages_max);
-            run.first + u64::from(run.pages) == page && run.pages < most
+            run.first.after(run.pages) == place && run.pages < most
         });
         if joins {
             return true;
@@ -125,7 +136,7 @@ impl Writer {
         }
         let large = EXTENT_BLOCKS * PAGE_BYTES;
         let Some(buf) = pool.take(large).or_else(|| pool.take(PAGE_BYTES)) else { return false };
-        self.run = Some(Run { buf, first: page, pages: 0 });
+        self.run = Some(Run { buf, first: place, pages: 0 });
         true
     }
 
@@ -135,7 +146,6 @@ impl Writer {
         let at = run.pages as usize * PAGE_BYTES;
         run.buf.bytes_mut()[at..at + PAGE_BYTES].copy_from_slice(&page.0);
         run.pages += 1;
-        self.pages += 1;
     }
 
     /// Submits what was gathered. False when there was no room for it.
@@ -144,17 +154,25 @@ impl Writer {
             self.run = None;
             return true;
         }
-        if requests.is_full() || self.flights.is_full() {
+        if requests.room() < COPIES || self.flights.capacity() - self.flights.len() < COPIES {
             return false;
         }
-        let run = self.run.take().expect("just seen");
-        let flight = Flight { first: run.first, pages: run.pages, attempts: 1 };
+        let Run { buf, first, pages } = self.run.take().expect("just seen");
+        let buf = buf.freeze();
+        if let Some(twin) = first.twin() {
+            self.write(twin, pages, buf.clone(), requests);
+        }
+        self.write(first.number(), pages, buf, requests);
+        true
+    }
+
+    fn write(&mut self, first: u64, pages: u32, buf: Buf, requests: &mut Fifo<Request>) {
+        let flight = Flight { first, pages, attempts: 1 };
         let slot = self.flights.insert(flight).expect("room was checked");
-        let key = KEY_WRITE | slot;
-        let request = self.geometry.write(key, run.first, run.pages, run.buf.freeze());
+        let request = self.geometry.write(KEY_WRITE | slot, first, pages, buf);
         assert!(requests.push(request).is_ok(), "room was checked");
         self.requests += 1;
-        true
+        self.pages += u64::from(pages);
     }
 
     pub(crate) fn on_completion(&mut self, key: u32, completion: Completion) {

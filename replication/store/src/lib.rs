@@ -102,6 +102,7 @@ mod loads;
 mod meta;
 mod mount;
 mod reclaim;
+mod repair;
 mod space;
 mod store;
 mod table;

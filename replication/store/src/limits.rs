@@ -85,12 +85,17 @@ pub(crate) const DEPTH_MAX: u8 = 4;
 /// How often a metadata write is tried before the checkpoint fails.
 pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 3;
 
-/// How often a page is read before it counts as damaged: one bad transfer is not rot.
+/// How often a copy of a page is read before it counts as damaged: one bad transfer is not rot.
 pub(crate) const LOAD_ATTEMPTS_MAX: u8 = 3;
 
 /// Metadata extents that the table has room for before it must grow (1 MiB; 2 GiB of metadata,
-/// the maps of about 1.5 TiB of data). It doubles beyond that, at the start of a checkpoint.
+/// both copies counted: the maps of about 0.75 TiB of data). It doubles beyond that, at the start of
+/// a checkpoint.
 pub(crate) const META_EXTENTS_START: usize = 32 << 10;
+
+/// Damaged copies of pages that wait to be rewritten from the other copy. Further ones are left as
+/// they are until they are read, or scrubbed, again.
+pub(crate) const REPAIRS_MAX: usize = 64;
 
 /// Damaged pages that are reported one by one; more at a time are only counted.
 pub(crate) const EVENTS_MAX: usize = 16;

@@ -5,6 +5,7 @@ use bdev::{Completion, Data, Fifo, Pool, Request};
 use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
 use crate::limits::{EXTENT_BLOCKS, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
+use crate::repair::{Copy, Repair};
 use crate::space::SpaceMap;
 use crate::{Damage, ExtentState, Store, VolumeId};
 
@@ -23,7 +24,8 @@ impl Store {
         while self.loads_in_flight < LOADS_MAX && !requests.is_full() {
             let Some(&frame) = self.load_queue.front() else { return };
             let Some(buf) = pool.take(PAGE_BYTES) else { return };
-            let page = self.cache.frame(frame).ptr.page.get();
+            let at = self.cache.frame(frame);
+            let (_, page) = copy_to_read(&at.ptr, at.attempts).expect("it is read once more");
             let request = self.geometry.read(frame, page, 1, buf);
             assert!(requests.push(request).is_ok(), "room was checked");
             self.load_queue.pop();
@@ -33,14 +35,14 @@ impl Store {
 
     pub(crate) fn on_load(&mut self, frame: u32, completion: Completion) {
         self.loads_in_flight -= 1;
-        let (node, ptr) = (self.cache.frame(frame).node, self.cache.frame(frame).ptr);
-        assert_eq!(self.cache.frame(frame).state, FrameState::Loading);
+        let at = *self.cache.frame(frame);
+        assert_eq!(at.state, FrameState::Loading);
         let checked = match completion.data {
             Data::Into(buf) if completion.status.is_ok() => {
                 let page = Page::from_bytes(&buf.bytes()[..PAGE_BYTES]);
-                let header = NodeId { owner: self.cache.frame(frame).family, ..node };
-                let checked = check_page(page, header, &ptr, &self.superblock.uuid, &self.space)
-                    .and_then(|mapped| self.check_extents(page, node).map(|()| mapped));
+                let header = NodeId { owner: at.family, ..at.node };
+                let checked = check_page(page, header, &at.ptr, &self.superblock.uuid, &self.space)
+                    .and_then(|mapped| self.check_extents(page, at.node).map(|()| mapped));
                 if checked.is_ok() {
                     self.cache.page_mut(frame).0.copy_from_slice(&page.0);
                 }
@@ -48,37 +50,70 @@ impl Store {
             }
             _ => Err(PageFault::Unreadable),
         };
-        let attempts = self.cache.frame(frame).attempts + 1;
-        if checked.is_err() && attempts < LOAD_ATTEMPTS_MAX {
-            self.cache.frame_mut(frame).attempts = attempts;
-            assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");
-            return;
-        }
-        self.loads += 1;
         match checked {
-            Ok(mapped) => {
-                self.cache.frame_mut(frame).state = FrameState::Ready;
-                self.cache.frame_mut(frame).mapped = mapped;
-            }
+            Ok(mapped) => self.end_load(frame, Some(mapped)),
             Err(fault) => {
-                self.cache.frame_mut(frame).state = FrameState::Damaged;
-                self.damaged += 1;
-                let damage = Damage { page: ptr.page.get(), node: node.to_string(), fault };
-                self.report(damage);
+                let slot = self.cache.frame_mut(frame);
+                slot.fault.get_or_insert(fault);
+                slot.attempts += 1;
+                if copy_to_read(&at.ptr, at.attempts + 1).is_some() {
+                    assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");
+                } else {
+                    self.end_load(frame, None);
+                }
             }
         }
     }
-}
 
-impl Store {
+    /// A page is in memory, or none of its copies can be used.
+    fn end_load(&mut self, frame: u32, mapped: Option<u8>) {
+        self.loads += 1;
+        let slot = self.cache.frame_mut(frame);
+        slot.state = if mapped.is_some() { FrameState::Ready } else { FrameState::Damaged };
+        slot.mapped = mapped.unwrap_or(0);
+        let at = *slot;
+        let Some(fault) = at.fault else { return };
+        match copy_to_read(&at.ptr, at.attempts) {
+            Some((Copy::First, _)) => {} // A bad transfer, that is all.
+            Some((Copy::Second, _)) => self.mend(at.node, at.ptr, Copy::First, fault),
+            None => self.lost(at.node, &at.ptr, fault),
+        }
+    }
+
+    /// Notes a damaged copy of a page whose other copy is whole.
+    pub(crate) fn mend(&mut self, node: NodeId, ptr: PagePtr, bad: Copy, fault: PageFault) {
+        self.damaged += 1;
+        self.repairs.push(Repair { header: self.catalog.header_node(node), ptr, bad });
+        let page = bad.page(&ptr).expect("a copy that was read is there");
+        self.report(Damage { page, node: node.to_string(), fault, healed: true });
+    }
+
+    /// Notes a page that is lost.
+    pub(crate) fn lost(&mut self, node: NodeId, ptr: &PagePtr, fault: PageFault) {
+        self.damaged += 1;
+        let (page, healed) = (ptr.number(), false);
+        self.report(Damage { page, node: node.to_string(), fault, healed });
+    }
+
     /// A leaf that is read back was written by a checkpoint whose space map has its extents.
     fn check_extents(&self, page: &Page, node: NodeId) -> Result<(), PageFault> {
         if node.kind() != Kind::Leaf {
             return Ok(());
         }
         let mut extents = page.leaf().entries.iter().filter_map(|entry| entry.extent());
-        let all = extents.all(|extent| self.space.state(extent) == ExtentState::Mapped);
-        if all { Ok(()) } else { Err(PageFault::Contents) }
+        let fits =
+            |extent| self.space.state(extent) == ExtentState::Mapped && !self.meta.contains(extent);
+        if extents.all(fits) { Ok(()) } else { Err(PageFault::Contents) }
+    }
+}
+
+/// Which copy of a page is read, and where it is, after `attempts` that failed. `None` when both
+/// copies were read often enough.
+pub(crate) fn copy_to_read(ptr: &PagePtr, attempts: u8) -> Option<(Copy, u64)> {
+    match attempts / LOAD_ATTEMPTS_MAX {
+        0 => Some((Copy::First, ptr.number())),
+        1 => Some((Copy::Second, ptr.twin()?)),
+        _ => None,
     }
 }
 
@@ -100,13 +135,16 @@ pub(crate) fn check_page(
             Ok(page.leaf().mapped())
         }
         Kind::Inner => {
-            let pages = || page.inner().children.iter().map(|child| child.page.get());
-            let inside = |page: u64| space.contains(page / EXTENT_BLOCKS as u64);
-            if pages().any(|page| page != 0 && !inside(page)) {
-                return Err(PageFault::Contents);
-            }
-            Ok(0)
+            let mut children = page.inner().children.iter();
+            let fits = children.all(|child| child.is_none() || is_inside(child, space));
+            if fits { Ok(0) } else { Err(PageFault::Contents) }
         }
         Kind::Catalog | Kind::Space => Ok(0),
     }
+}
+
+/// True when both copies of a page lie in the area.
+pub(crate) fn is_inside(ptr: &PagePtr, space: &SpaceMap) -> bool {
+    let inside = |page: u64| space.contains(page / EXTENT_BLOCKS as u64);
+    inside(ptr.number()) && ptr.twin().is_none_or(inside)
 }

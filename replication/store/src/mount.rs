@@ -15,10 +15,9 @@ use crate::format::{
     VERSION,
 };
 use crate::io::{Geometry, KEY_SUPER, SuperStep, SuperWriter, key_of, slot_page};
-use crate::limits::{
-    DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES,
-};
-use crate::loads::check_page;
+use crate::limits::{DEVICE_EXTENTS_MAX, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
+use crate::loads::{check_page, copy_to_read, is_inside};
+use crate::repair::Copy;
 use crate::{Damage, Extent, ExtentState, LogTail, MountError, Options, Store, VolumeId};
 
 /// A store that was just mounted; its epoch is already durable.
@@ -57,10 +56,21 @@ enum Phase {
     Ended,
 }
 
-/// Pages that are still to be read, and those that are being read, with how often they were.
+/// Pages that are still to be read, and those that are being read.
 struct Walk {
-    todo: Vec<(NodeId, PagePtr, u8)>,
-    flights: Slots<(NodeId, PagePtr, u8)>,
+    todo: Vec<Visit>,
+    flights: Slots<Visit>,
+}
+
+/// A page that the walk reads.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    node: NodeId,
+    ptr: PagePtr,
+    /// Reads that failed so far, of either copy.
+    attempts: u8,
+    /// What is wrong with the first copy.
+    fault: Option<PageFault>,
 }
 
 impl Mount {
@@ -189,40 +199,40 @@ impl Mount {
         if ptr.is_none() {
             return Ok(());
         }
-        let page = ptr.page.get();
+        let page = ptr.number();
         let store = self.store.as_mut().expect("made before the walk");
         let slot = store.catalog.slot(VolumeId(node.owner));
         if slot.is_some_and(|slot| !store.owns(slot, node, ptr.birth.get())) {
             return Ok(()); // An ancestor's: it is noted there.
         }
-        if !store.space.contains(page / EXTENT_BLOCKS as u64) {
+        if !is_inside(&ptr, &store.space) {
             return Err(damaged(node, page, PageFault::Contents));
         }
-        if !store.meta.mark(page) {
+        if !store.meta.mark(ptr.place()) {
             return Err(MountError::Inconsistent { what: "page referenced twice", at: page });
         }
         if node.kind() != Kind::Leaf {
-            self.walk.todo.push((node, ptr, 0));
+            self.walk.todo.push(Visit { node, ptr, attempts: 0, fault: None });
         }
         Ok(())
     }
 
     fn read_pages(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
         while !requests.is_full() && !self.walk.flights.is_full() {
-            let Some(&(node, ptr, attempts)) = self.walk.todo.last() else { return };
+            let Some(visit) = self.walk.todo.last() else { return };
+            let (_, page) = copy_to_read(&visit.ptr, visit.attempts).expect("once more");
             let Some(buf) = pool.take(PAGE_BYTES) else { return };
-            self.walk.todo.pop();
-            let key =
-                self.walk.flights.insert((node, ptr, attempts + 1)).expect("room was checked");
-            let request = self.geometry.read(key, ptr.page.get(), 1, buf);
+            let visit = self.walk.todo.pop().expect("just seen");
+            let key = self.walk.flights.insert(visit).expect("room was checked");
+            let request = self.geometry.read(key, page, 1, buf);
             assert!(requests.push(request).is_ok(), "room was checked");
         }
     }
 
     fn on_page(&mut self, key: u32, status: Status, data: &Data) -> Result<(), MountError> {
-        let flight = self.walk.flights.remove(key).expect("completions name a read");
-        let (node, ptr, attempts) = flight;
-        let fault = |fault| damaged(node, ptr.page.get(), fault);
+        let mut visit = self.walk.flights.remove(key).expect("completions name a read");
+        let Visit { node, ptr, .. } = visit;
+        let fault = |fault| damaged(node, ptr.number(), fault);
         let store = self.store.as_mut().expect("made before the walk");
         let checked = match data {
             Data::Into(buf) if status.is_ok() => {
@@ -232,11 +242,22 @@ impl Mount {
             }
             _ => Err(PageFault::Unreadable),
         };
-        if checked.is_err() && attempts < LOAD_ATTEMPTS_MAX {
-            self.walk.todo.push((node, ptr, attempts)); // One bad transfer is not rot.
-            return Ok(());
+        let page = match checked {
+            Ok(page) => page,
+            Err(found) => {
+                let first = *visit.fault.get_or_insert(found);
+                visit.attempts += 1;
+                if copy_to_read(&ptr, visit.attempts).is_none() {
+                    return Err(fault(first));
+                }
+                self.walk.todo.push(visit); // One bad transfer is not rot.
+                return Ok(());
+            }
+        };
+        let copy = copy_to_read(&ptr, visit.attempts).expect("one of them was read");
+        if let ((Copy::Second, _), Some(first)) = (copy, visit.fault) {
+            store.mend(node, ptr, Copy::First, first);
         }
-        let page = checked.map_err(fault)?;
         let index = usize::try_from(node.index).map_err(|_| fault(PageFault::Contents))?;
         let sane = match node.kind() {
             Kind::Catalog => store.catalog.read_page(index, page.catalog()),
@@ -259,7 +280,7 @@ impl Mount {
                 _ => true,
             };
             if !known {
-                return Err(damaged(child, ptr.page.get(), PageFault::Contents));
+                return Err(damaged(child, ptr.number(), PageFault::Contents));
             }
             self.want(child, ptr)?;
         }
@@ -333,7 +354,7 @@ impl Mount {
 }
 
 fn damaged(node: NodeId, page: u64, fault: PageFault) -> MountError {
-    MountError::Page(Damage { page, node: node.to_string(), fault })
+    MountError::Page(Damage { page, node: node.to_string(), fault, healed: false })
 }
 
 /// Checks that this code may use the store, and that the layout is possible.

@@ -264,7 +264,7 @@ impl Store {
         };
         let mut all = (0..LEAF_ENTRIES).filter_map(released);
         if all.any(|extent| self.space.state(extent) != ExtentState::Mapped) {
-            return Unmap::Damaged(self.cache.frame(frame).ptr.page.get());
+            return Unmap::Damaged(self.cache.frame(frame).ptr.number());
         }
         let mapped = |i: &usize| entries[*i].extent().is_some();
         if hands_over || (0..LEAF_ENTRIES).filter(mapped).any(goes) {

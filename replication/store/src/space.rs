@@ -109,12 +109,45 @@ impl SpaceMap {
         Some(extent)
     }
 
-    /// Takes the lowest free extent: metadata stays together at the start of the area.
+    /// Takes the lowest free extent, for metadata that gets no second copy.
     pub(crate) fn take_low(&mut self) -> Option<Extent> {
         let word = self.free_word(0)?;
         let extent = self.extent_at(word, self.free_bits(word).trailing_zeros());
         self.hold(extent);
         Some(extent)
+    }
+
+    /// Takes two free extents for the two copies of metadata pages: a low one, and one so far behind
+    /// it that no single mishap of the device hits both. The lower one, and the distance.
+    pub(crate) fn take_pair(&mut self) -> Option<(Extent, u16)> {
+        let apart = (self.total() / 4).min(TWIN_DISTANCE);
+        let apart = usize::try_from(apart).expect("a small constant");
+        let mut low = self.free_from(0)?;
+        for _ in 0..PAIR_TRIES_MAX {
+            self.hold(low);
+            let next = self.free_from(low.index() + 1);
+            for other in [self.free_from(low.index() + apart), next].into_iter().flatten() {
+                if let Ok(distance) = u16::try_from(low.index().abs_diff(other.index())) {
+                    self.hold(other);
+                    return Some((low.min(other), distance));
+                }
+            }
+            self.abandon(low);
+            // What is free behind it is too far away: both from there.
+            low = next.filter(|next| next.index() > low.index())?;
+        }
+        None
+    }
+
+    /// The first free extent from number `from` on, going round.
+    fn free_from(&self, from: usize) -> Option<Extent> {
+        let word = from / 64;
+        let rest = if word < self.used.len() { u64::MAX << (from % 64) } else { 0 };
+        if rest != 0 && self.free_bits(word) & rest != 0 {
+            return Some(self.extent_at(word, (self.free_bits(word) & rest).trailing_zeros()));
+        }
+        let word = self.free_word(word + 1)?;
+        Some(self.extent_at(word, self.free_bits(word).trailing_zeros()))
     }
 
     /// Takes up to `most` free extents that follow each other.
@@ -318,6 +351,12 @@ const RUN_MAX: u32 = 16;
 /// How many words with free extents are looked at for a long run before a short one is taken.
 const RUN_WORDS_MAX: usize = 64;
 
+/// How far apart the two copies of a metadata page are, in extents, where there is room: 64 MiB, and
+/// no more than a quarter of a small store.
+const TWIN_DISTANCE: u64 = 1024;
+/// How often a pair is looked for, further and further behind, before a page gets one copy only.
+const PAIR_TRIES_MAX: u32 = 16;
+
 fn place(extent: Extent) -> (usize, u64) {
     (extent.index() / 64, 1 << (extent.index() % 64))
 }
@@ -364,6 +403,27 @@ mod tests {
         let all: Vec<_> = std::iter::from_fn(|| map.take_run(5)).collect();
         assert_eq!(all.iter().map(|(_, len)| u64::from(*len)).sum::<u64>(), 4094 - 16);
         assert!(all.iter().filter(|(_, len)| *len == 5).count() > 700);
+    }
+
+    #[test]
+    fn pairs_are_apart_and_within_reach() {
+        let mut map = SpaceMap::new(2, 202);
+        assert_eq!(map.take_pair().map(|(low, d)| (low.number(), d)), Some((2, 50)));
+        let mut pairs = 1;
+        while let Some((low, distance)) = map.take_pair() {
+            assert!(distance > 0);
+            assert!(map.contains(low.after(u32::from(distance)).number()));
+            pairs += 1;
+        }
+        assert_eq!((pairs, map.free()), (100, 0));
+        // Two extents further apart than a pointer can say, and two that are not.
+        let mut map = SpaceMap::new(2, 200_000);
+        while map.take_run(16).is_some() {}
+        for number in [5, 150_000, 150_900] {
+            map.abandon(Extent::new(number));
+        }
+        assert_eq!(map.take_pair(), Some((Extent::new(150_000), 900)));
+        assert_eq!((map.take_pair(), map.free()), (None, 1));
     }
 
     #[test]

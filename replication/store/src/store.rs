@@ -8,12 +8,13 @@ use crate::checkpoint::Checkpoint;
 use crate::compare::Comparer;
 use crate::flat::FlatTree;
 use crate::format::{NodeKind, OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
-use crate::io::{Geometry, KEY_SUPER, KEY_WRITE, key_of};
+use crate::io::{Geometry, KEY_REPAIR, KEY_SUPER, KEY_WRITE, key_of};
 use crate::limits::{
     DEPTH_MAX, EVENTS_MAX, EXTENT_BLOCKS, FRAMES_MAX, FRAMES_MIN, LOADS_MAX, META_EXTENTS_START,
 };
 use crate::meta::MetaSpace;
 use crate::reclaim::Reclaim;
+use crate::repair::Repairs;
 use crate::space::SpaceMap;
 use crate::{
     Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId,
@@ -39,18 +40,22 @@ pub struct VolumeSpec<'a> {
 pub struct StoreStats {
     /// Page loads that ended.
     pub loads: u64,
-    /// Metadata pages that checkpoints wrote, superblocks not counted.
+    /// Metadata pages that checkpoints wrote: each copy counts, superblocks do not.
     pub pages_written: u64,
     /// Requests that they were written with.
     pub page_writes: u64,
     /// Checkpoints that became durable.
     pub checkpoints: u64,
-    /// Damaged pages that loads found.
+    /// Damaged pages that loads found, those that a second copy replaced included.
     pub damaged: u64,
+    /// Copies of pages that were rewritten from the other copy.
+    pub healed: u64,
     /// Dirty pages now.
     pub dirty_pages: u32,
-    /// Metadata pages in use now.
+    /// Metadata pages in use now; second copies are not counted.
     pub metadata_pages: u64,
+    /// Those of them that have no second copy, because there was no space for it.
+    pub single_pages: u64,
 }
 
 /// A mounted store. The crate documentation draws how its parts hang together.
@@ -66,6 +71,7 @@ pub struct Store {
     pub(crate) catalog_tree: FlatTree,
     pub(crate) space_tree: FlatTree,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) repairs: Repairs,
     pub(crate) load_queue: Fifo<u32>,
     pub(crate) loads_in_flight: usize,
     pub(crate) loads: u64,
@@ -101,6 +107,7 @@ impl Store {
             catalog_tree,
             space_tree,
             checkpoint: Checkpoint::new(geometry, frames),
+            repairs: Repairs::new(),
             load_queue: Fifo::new(frames as usize),
             loads_in_flight: 0,
             loads: 0,
@@ -152,8 +159,10 @@ impl Store {
             page_writes,
             checkpoints: self.checkpoints,
             damaged: self.damaged,
+            healed: self.repairs.healed(),
             dirty_pages: self.cache.dirty(),
             metadata_pages: self.meta.used(),
+            single_pages: self.meta.single(),
         }
     }
 
@@ -224,11 +233,14 @@ impl Store {
     /// Extents that [`Store::allocate`] can still give, the reserve for metadata not counted.
     ///
     /// The reserve lets a full checkpoint be written and every tentative extent be mapped, each
-    /// with a leaf and an inner page of its own.
+    /// with a leaf and an inner page of its own, and two copies of (nearly) each.
     pub fn free_extents(&self) -> u64 {
-        let pages = self.checkpoint_pages_most(self.dirty_max()) + 2 * self.space.tentative() + 2;
-        let beyond = pages.saturating_sub(self.meta.free());
-        self.space.free().saturating_sub(beyond.div_ceil(EXTENT_BLOCKS as u64))
+        let all = self.checkpoint_pages_most(self.dirty_max()) + 2 * self.space.tentative() + 2;
+        // The whole catalog is hardly ever written: what has no node yet may do with one copy.
+        let empty = CATALOG_PAGES.saturating_sub(self.catalog.len()) as u64;
+        let twice = (all - empty).saturating_sub(self.meta.free_paired());
+        let reserve = 2 * twice.div_ceil(PAGES) + empty.div_ceil(PAGES);
+        self.space.free().saturating_sub(reserve)
     }
 
     /// Extents of the area.
@@ -279,6 +291,7 @@ impl Store {
     pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
         self.poll_loads(requests, pool);
         self.poll_checkpoint(requests, pool);
+        self.poll_repairs(requests, pool);
     }
 
     /// Takes the end of one of this store's requests.
@@ -287,7 +300,9 @@ impl Store {
     /// When the tag is not of this store's class.
     pub fn on_completion(&mut self, completion: Completion) {
         let key = key_of(completion.tag);
-        if key >= KEY_SUPER {
+        if key >= KEY_REPAIR {
+            self.on_repair(completion);
+        } else if key >= KEY_SUPER {
             self.checkpoint.on_super(completion.status);
         } else if key >= KEY_WRITE {
             self.checkpoint.on_write(key, completion);
@@ -320,6 +335,8 @@ impl Store {
         let _ = self.events.push(Event::Damaged(damage));
     }
 }
+
+const PAGES: u64 = EXTENT_BLOCKS as u64;
 
 /// Dirty pages that even the smallest store can write: three longest paths and a little.
 const DIRTY_MIN: u64 = 32;

@@ -1,17 +1,17 @@
 //! A hash table of numbers that does not allocate: linear probing, deletion by shifting back.
 
-/// Maps keys (never zero) to 32-bit values.
-pub(crate) struct Table {
-    slots: Vec<(u64, u32)>,
+/// Maps keys (never zero) to small values.
+pub(crate) struct Table<V = u32> {
+    slots: Vec<(u64, V)>,
     len: usize,
     shift: u32,
 }
 
-impl Table {
+impl<V: Copy + Default> Table<V> {
     /// A table with room for `capacity` keys at half load.
-    pub(crate) fn new(capacity: usize) -> Table {
+    pub(crate) fn new(capacity: usize) -> Table<V> {
         let slots = (capacity.max(8) * 2).next_power_of_two();
-        Table { slots: vec![(0, 0); slots], len: 0, shift: 64 - slots.trailing_zeros() }
+        Table { slots: vec![(0, V::default()); slots], len: 0, shift: 64 - slots.trailing_zeros() }
     }
 
     #[cfg(test)]
@@ -25,16 +25,16 @@ impl Table {
     }
 
     /// The key and value in a slot.
-    pub(crate) fn at(&self, slot: usize) -> Option<(u64, u32)> {
+    pub(crate) fn at(&self, slot: usize) -> Option<(u64, V)> {
         let (key, value) = self.slots[slot];
         (key != 0).then_some((key, value))
     }
 
-    pub(crate) fn get(&self, key: u64) -> Option<u32> {
+    pub(crate) fn get(&self, key: u64) -> Option<V> {
         self.find(key).map(|slot| self.slots[slot].1)
     }
 
-    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut u32> {
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
         self.find(key).map(|slot| &mut self.slots[slot].1)
     }
 
@@ -44,7 +44,7 @@ impl Table {
     }
 
     /// Enters a key that is not in the table.
-    pub(crate) fn insert(&mut self, key: u64, value: u32) {
+    pub(crate) fn insert(&mut self, key: u64, value: V) {
         assert!(key != 0);
         assert!(self.len + 1 < self.slots.len(), "tables are sized for their limit");
         let mut slot = self.home(key);
@@ -57,7 +57,7 @@ impl Table {
     }
 
     /// Removes a key; later keys of its probe sequence move back.
-    pub(crate) fn remove(&mut self, key: u64) -> Option<u32> {
+    pub(crate) fn remove(&mut self, key: u64) -> Option<V> {
         let mut hole = self.find(key)?;
         let value = self.slots[hole].1;
         let mut slot = self.next(hole);
@@ -72,7 +72,7 @@ impl Table {
             }
             slot = self.next(slot);
         }
-        self.slots[hole] = (0, 0);
+        self.slots[hole] = (0, V::default());
         self.len -= 1;
         Some(value)
     }

@@ -148,7 +148,7 @@ impl Store {
         let level = match walk {
             Walk::At(frame) => {
                 if !self.unmap_in_leaf(slot, &path, frame, range) {
-                    return Unmap::Damaged(self.cache.frame(frame).ptr.page.get());
+                    return Unmap::Damaged(self.cache.frame(frame).ptr.number());
                 }
                 0
             }
@@ -196,7 +196,7 @@ impl Store {
         match at.state {
             FrameState::Ready | FrameState::Dirty => Walk::At(frame),
             FrameState::Loading => Walk::Pending,
-            FrameState::Damaged => Walk::Damaged(at.ptr.page.get()),
+            FrameState::Damaged => Walk::Damaged(at.ptr.number()),
             FrameState::Empty => panic!("the index names no empty frame"),
         }
     }
@@ -380,7 +380,7 @@ impl Store {
             }
             self.count_mapped(slot, frame);
             if !at.ptr.is_none() {
-                self.meta.free_page(at.ptr.page.get(), &mut self.space);
+                self.meta.free_page(at.ptr.place(), &mut self.space);
             }
             self.cache.remove(frame);
             match depth.checked_sub(1) {

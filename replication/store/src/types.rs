@@ -126,20 +126,23 @@ impl Default for Options {
     }
 }
 
-/// A metadata page that cannot be used.
+/// A metadata page, or a copy of one, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Number of the page, in 4 KiB from the start of the device.
+    /// Number of the (copy of the) page, in 4 KiB from the start of the device.
     pub page: u64,
     /// Which page of which tree it should be, for people.
     pub node: String,
     /// What is wrong with it.
     pub fault: PageFault,
+    /// The other copy is whole: nothing is lost, and this one is rewritten from it.
+    pub healed: bool,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "page {} ({}): {}", self.page, self.node, self.fault)
+        write!(f, "page {} ({}): {}", self.page, self.node, self.fault)?;
+        if self.healed { f.write_str(", healed from its other copy") } else { Ok(()) }
     }
 }
 
@@ -194,6 +197,6 @@ pub enum Event {
     /// A checkpoint could not be written. The map on the device is the last durable one; edits and
     /// checkpoints are refused from now on.
     CheckpointFailed(bdev::Status),
-    /// A metadata page that was loaded is damaged.
+    /// A metadata page that was read is damaged; lost, or healed from its other copy.
     Damaged(Damage),
 }

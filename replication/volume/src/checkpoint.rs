@@ -99,6 +99,7 @@ impl Core {
             && !self.checkpoint.reclaim
             && !self.store.is_checkpointing()
             && !self.store.is_dirty()
+            && !self.store.is_repairing()
     }
 
     /// True when the next turn may get further although nothing completes until then.

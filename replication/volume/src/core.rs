@@ -343,7 +343,8 @@ impl Core {
                     self.fail("writing a checkpoint", status);
                 }
                 store::Event::Damaged(damage) => {
-                    self.stats.integrity_errors += 1;
+                    // What the second copy replaced is lost to nobody.
+                    self.stats.integrity_errors += u64::from(!damage.healed);
                     self.report(Event::Metadata(damage));
                 }
                 _ => {}
@@ -383,6 +384,7 @@ impl Core {
             log_bytes: self.wal.ring_blocks() * block,
             log_used_bytes: self.wal.used_blocks() * block,
             overlay_blocks: self.overlay.len() as u64,
+            healed_pages: self.store.stats().healed,
             parked_now: (self.parked_writes.len() + self.parked_directs.len()) as u64,
             free_bytes: self.store.free_extents() * store::EXTENT_BYTES,
             total_bytes: self.store.total_extents() * store::EXTENT_BYTES,

@@ -124,7 +124,7 @@ pub enum Event {
         /// Where that is, in bytes from the start of the device (of the page, for the map).
         byte: u64,
     },
-    /// A metadata page is damaged.
+    /// A metadata page is damaged: lost, or healed from its second copy.
     Metadata(store::Damage),
     /// The device failed the log, the map or the destager: the engine serves reads and refuses
     /// everything else until it is opened again.

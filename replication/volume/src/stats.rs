@@ -39,8 +39,10 @@ pub struct Stats {
     pub parked_writes: u64,
     /// Writes that are waiting now.
     pub parked_now: u64,
-    /// Blocks that did not match their checksum.
+    /// Blocks that did not match their checksum, and metadata pages of which no copy could be used.
     pub integrity_errors: u64,
+    /// Copies of metadata pages that were damaged and rewritten from the other copy.
+    pub healed_pages: u64,
     /// Requests that the device failed.
     pub device_errors: u64,
     /// Writes refused because the store was full.

@@ -15,7 +15,7 @@ pub use superblock::{SlotFault, Superblock};
 pub(crate) use page::{
     BITS_PER_PAGE, INNER_CHILDREN, LEAF_ENTRIES, Page, RECORDS_PER_PAGE, WORDS_PER_PAGE,
 };
-pub(crate) use page::{Kind, NodeId, OWNER_CATALOG, OWNER_SPACE};
+pub(crate) use page::{Kind, NodeId, OWNER_CATALOG, OWNER_SPACE, Place};
 pub(crate) use superblock::{INCOMPAT_KNOWN, RO_COMPAT_KNOWN, SUPERBLOCK_MAGIC, VERSION};
 
 /// CRC32C (Castagnoli) of `bytes`.
@@ -52,7 +52,8 @@ mod tests {
         let (node, uuid) = (NodeId { owner: 7, level: 0, index: 9 }, [3; 16]);
         let mut page = Page::zeroed();
         page.leaf_mut().entries[4].set_block(2, 99);
-        let ptr = page.seal(node, 1234, 5, &uuid, 0);
+        let ptr = page.seal(node, Place::new(1234, 9), 5, &uuid, 0);
+        assert_eq!((ptr.number(), ptr.twin()), (1234, Some(1234 + 9 * 16)));
         assert_eq!(page.verify(node, &ptr, &uuid), Ok(()));
         for byte in 0..page.0.len() {
             let mask = 1 << (byte % 8);
@@ -63,7 +64,7 @@ mod tests {
         let other = NodeId { index: 10, ..node };
         assert_eq!(page.verify(other, &ptr, &uuid), Err(PageFault::Identity));
         assert_eq!(page.verify(node, &ptr, &[4; 16]), Err(PageFault::Identity));
-        let moved = PagePtr { page: 1235.into(), ..ptr };
+        let moved = PagePtr { page: Place::new(1235, 9).raw().into(), ..ptr };
         assert_eq!(page.verify(node, &moved, &uuid), Err(PageFault::Identity));
         let newer = PagePtr { crc: 1.into(), ..ptr };
         assert_eq!(page.verify(node, &newer, &uuid), Err(PageFault::Stale));

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{VolumeRecord, crc32c};
 use crate::Extent;
-use crate::limits::{EXTENT_BLOCKS, PAGE_BYTES};
+use crate::limits::{DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, PAGE_BYTES};
 
 /// Where a metadata page is, and what it must say. All zero: there is no such page, and everything
 /// below it is unmapped.
@@ -26,8 +26,8 @@ use crate::limits::{EXTENT_BLOCKS, PAGE_BYTES};
 )]
 #[repr(C)]
 pub struct PagePtr {
-    /// Number of the page, in 4 KiB from the start of the device. The top 16 bits are reserved for
-    /// flags (a second copy, see ADR 0017) and are zero in v1.
+    /// Number of the page, in 4 KiB from the start of the device, in the lower 48 bits. The top 16
+    /// bits say how many extents further on its second copy is; zero for none.
     pub page: U64,
     /// The page's checksum.
     pub crc: U32,
@@ -47,7 +47,59 @@ impl PagePtr {
     pub fn is_none(&self) -> bool {
         self.page.get() == 0
     }
+
+    /// The page's number: where its first copy is.
+    pub fn number(&self) -> u64 {
+        self.place().number()
+    }
+
+    /// Number of the page that holds the second copy, if there is one.
+    pub fn twin(&self) -> Option<u64> {
+        self.place().twin()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place(self.page.get())
+    }
 }
+
+/// Where both copies of a page are, as a pointer says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u64);
+
+impl Place {
+    /// Page `number`, and its second copy `distance` extents further on (0 for none).
+    pub(crate) fn new(number: u64, distance: u16) -> Place {
+        assert!(number < 1 << NUMBER_BITS);
+        Place(u64::from(distance) << NUMBER_BITS | number)
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0 & ((1 << NUMBER_BITS) - 1)
+    }
+
+    pub(crate) fn distance(self) -> u16 {
+        u16::try_from(self.0 >> NUMBER_BITS).expect("16 bits are left")
+    }
+
+    pub(crate) fn twin(self) -> Option<u64> {
+        let pages = u64::from(self.distance()) * EXTENT_BLOCKS as u64;
+        (pages > 0).then(|| self.number() + pages)
+    }
+
+    /// The place of the page that follows, when it has as many copies as this one.
+    pub(crate) fn after(self, pages: u32) -> Place {
+        Place(self.0 + u64::from(pages))
+    }
+
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// Bits of a pointer's `page` that are the number of the page.
+const NUMBER_BITS: u32 = 48;
+const _: () = assert!(DEVICE_EXTENTS_MAX * EXTENT_BLOCKS as u64 + (1 << 20) < 1 << NUMBER_BITS);
 
 /// The first 64 bytes of every metadata page.
 #[derive(
@@ -71,7 +123,7 @@ pub struct PageHeader {
     pub index: U64,
     /// Checkpoint generation that wrote it.
     pub generation: U64,
-    /// Number of this very page: a misdirected write is noticed.
+    /// Number of this very page (of its first copy): a misdirected write is noticed.
     pub page: U64,
     /// The store that it belongs to.
     pub uuid: [u8; 16],
@@ -408,11 +460,12 @@ impl Page {
         BitsPage::mut_from_bytes(&mut self.0).expect("a space map page fills a page")
     }
 
-    /// Writes the header for page number `page` and the checksum; returns the pointer to it.
+    /// Writes the header for a page at `place` and the checksum; returns the pointer to it. Both
+    /// copies are the same bytes: the header has the number of the first.
     pub(crate) fn seal(
         &mut self,
         node: NodeId,
-        page: u64,
+        place: Place,
         generation: u64,
         uuid: &[u8; 16],
         birth: u32,
@@ -426,7 +479,7 @@ impl Page {
             owner: U32::new(node.owner),
             index: U64::new(node.index),
             generation: U64::new(generation),
-            page: U64::new(page),
+            page: U64::new(place.number()),
             uuid: *uuid,
             birth: U32::new(birth),
             reserved1: U32::new(0),
@@ -434,7 +487,7 @@ impl Page {
         self.0[..size_of::<PageHeader>()].copy_from_slice(header.as_bytes());
         let crc = crc32c(&self.0[CRC_START..]);
         self.0[4..8].copy_from_slice(&crc.to_le_bytes());
-        PagePtr { page: U64::new(page), crc: U32::new(crc), birth: U32::new(birth) }
+        PagePtr { page: U64::new(place.raw()), crc: U32::new(crc), birth: U32::new(birth) }
     }
 
     /// Checks that this is the page that `ptr` points to, as `node` of store `uuid`.
@@ -452,7 +505,7 @@ impl Page {
             return Err(PageFault::Checksum);
         }
         let same = header.uuid == *uuid
-            && header.page == ptr.page
+            && header.page.get() == ptr.number()
             && header.kind == node.kind() as u8
             && header.level == node.level
             && header.owner.get() == node.owner

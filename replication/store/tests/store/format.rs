@@ -1,11 +1,13 @@
 //! What is on the device: golden bytes, refusals, damage.
 
-use bdev::{Rng, Status};
+use bdev::{Pool, Rng, Status};
 use store::format::Superblock;
 use store::{
-    AREA_EXTENTS_MIN, Event, Finding, FormatError, FormatOptions, Lookup, MountError, VolumeId,
+    AREA_EXTENTS_MIN, Event, Finding, FormatError, FormatOptions, Lookup, MountError, Mounted,
+    Store, VolumeId, turn,
 };
 
+use crate::pages::{Copies, metadata_pages};
 use crate::rig::{Disk, LOG_BYTES, Rig, UUID, check_disk, format, mount, options, pool};
 
 const EXTENT: usize = 64 << 10;
@@ -77,13 +79,16 @@ fn mapped_volume_has_the_documented_bytes() {
     let image = rig.disk.view();
     let page = |number: u64| &image[usize::try_from(number).unwrap() * 4096..][..4096];
     let follow = |from: &[u8], at: usize, kind: u8, level: u8, owner: u32| {
-        let found = page(u64_at(from, at));
+        let pointer = u64_at(from, at);
+        let (number, distance) = (pointer & 0xffff_ffff_ffff, pointer >> 48);
+        let found = page(number);
+        assert!(distance > 0 && page(number + distance * 16) == found, "both copies are the same");
         assert_eq!(&found[..4], b"HFPG");
         assert_eq!(u32_at(found, 4), crc32c(&found[8..]));
         assert_eq!(u32_at(found, 4), u32_at(from, at + 8), "the parent knows the checksum");
         assert_eq!((found[8], found[9], u32_at(found, 12)), (kind, level, owner));
         assert_eq!((u64_at(found, 16), u64_at(found, 24)), (0, 3));
-        assert_eq!((u64_at(found, 32), &found[40..56]), (u64_at(from, at), &UUID[..]));
+        assert_eq!((u64_at(found, 32), &found[40..56]), (number, &UUID[..]));
         found
     };
     let superblock = page(0);
@@ -97,9 +102,9 @@ fn mapped_volume_has_the_documented_bytes() {
     let entry = &leaf[64 + 5 * 80..][..80];
     assert_eq!((u64_at(entry, 0), entry[12], u32_at(entry, 16 + 12)), (18, 8, 0xdead_beef));
     let bits = follow(superblock, 168, 4, 0, u32::MAX - 1);
-    // One data extent, one for all five pages of metadata.
-    assert_eq!(bits[64..].iter().map(|byte| byte.count_ones()).sum::<u32>(), 2);
-    assert_eq!(u64_at(superblock, 240), 2);
+    // One data extent, one for all five pages of metadata, one for their second copies.
+    assert_eq!(bits[64..].iter().map(|byte| byte.count_ones()).sum::<u32>(), 3);
+    assert_eq!(u64_at(superblock, 240), 3);
 }
 
 #[test]
@@ -202,16 +207,11 @@ fn either_superblock_copy_alone_is_enough_once_a_checkpoint_is_done() {
     }
 }
 
-/// The page numbers of all metadata pages.
-fn metadata_pages(image: &[u8]) -> Vec<usize> {
-    image.chunks(4096).enumerate().filter(|(_, p)| p.starts_with(b"HFPG")).map(|(i, _)| i).collect()
-}
-
-#[test]
-fn every_damaged_page_is_noticed_by_mount_or_lookup() {
+/// A store with pages of every kind, and where they are.
+fn full_of_pages() -> (Rig, Vec<u8>, Vec<Copies>) {
     let mut rig = Rig::new(4096, SMALLEST, 64);
     let volume = rig.create(1 << 40);
-    for index in [0, 48 * 300, 48 * 252 * 252] {
+    for index in PLACES {
         assert!(rig.write(volume, index, 0, 1));
     }
     rig.checkpoint();
@@ -219,35 +219,96 @@ fn every_damaged_page_is_noticed_by_mount_or_lookup() {
     let pages = metadata_pages(&image);
     // Leaves, levels 1 to 3; catalog and its root; space map.
     assert_eq!(pages.len(), 3 + 3 + 2 + 1 + 2 + 1);
+    (rig, image, pages)
+}
+
+const PLACES: [u64; 3] = [0, 48 * 300, 48 * 252 * 252];
+
+/// Looks everywhere; the pages that lookups named as damaged.
+fn look_around(store: &mut Store, disk: &Disk, pool: &Pool) -> Vec<u64> {
+    let mut named = Vec::new();
+    for index in PLACES {
+        loop {
+            match store.lookup(VolumeId(1), index) {
+                Lookup::Pending => _ = turn(store, &mut disk.clone(), pool),
+                Lookup::Damaged(at) => break named.push(at),
+                _ => break,
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn page_with_both_copies_damaged_is_named_by_mount_or_lookup() {
+    let (rig, image, pages) = full_of_pages();
     let mut rng = Rng::new(5);
-    for &page in &pages {
+    for &Copies { first, second } in &pages {
         for _ in 0..4 {
-            let at = page * 4096 + rng.index(4096).unwrap();
             let disk = Disk::from_image(4096, image.clone());
-            disk.flip(at);
+            disk.flip(first * 4096 + rng.index(4096).unwrap());
+            disk.flip(second * 4096 + rng.index(4096).unwrap());
             let report = check_disk(&disk, &rig.pool, false);
-            let hit = |f: &Finding| matches!(f, Finding::Page(d) if d.page == page as u64);
-            assert!(report.findings.iter().any(hit), "byte {at}: {:?}", report.findings);
-            let Ok(mut damaged) = mount(&disk, &rig.pool, 64) else { continue };
-            let store = &mut damaged.store;
-            let mut seen = 0;
-            for index in [0, 48 * 300, 48 * 252 * 252] {
-                loop {
-                    match store.lookup(VolumeId(1), index) {
-                        Lookup::Pending => store::turn(store, &mut disk.clone(), &rig.pool),
-                        Lookup::Damaged(at) => {
-                            assert_eq!(at, page as u64);
-                            seen += 1;
-                            break;
-                        }
-                        _ => break,
-                    };
+            let hit = |f: &Finding| matches!(f, Finding::Page(d) if d.page == first as u64);
+            assert!(report.findings.iter().any(hit), "page {first}: {:?}", report.findings);
+            match mount(&disk, &rig.pool, 64) {
+                Err(error) => {
+                    let named = matches!(&error, MountError::Page(d) if d.page == first as u64);
+                    assert!(named, "page {first}: {error}");
+                }
+                Ok(Mounted { mut store, .. }) => {
+                    let named = look_around(&mut store, &disk, &rig.pool);
+                    assert!(!named.is_empty() && named.iter().all(|&page| page == first as u64));
+                    let event = store.poll_event();
+                    assert!(matches!(event, Some(Event::Damaged(d)) if !d.healed));
                 }
             }
-            assert!(seen > 0, "byte {at} of page {page}");
-            let event = store.poll_event();
-            assert!(matches!(event, Some(Event::Damaged(d)) if d.page == page as u64));
         }
+    }
+}
+
+#[test]
+fn page_with_one_damaged_copy_is_read_and_healed() {
+    let (rig, image, pages) = full_of_pages();
+    let mut rng = Rng::new(6);
+    for &Copies { first, second } in &pages {
+        let disk = Disk::from_image(4096, image.clone());
+        let at = first * 4096 + rng.index(4096).unwrap();
+        disk.flip(at);
+        let report = check_disk(&disk, &rig.pool, false);
+        let hit = |f: &Finding| matches!(f, Finding::Copy(d) if d.page == first as u64);
+        assert!(report.findings.len() == 1 && hit(&report.findings[0]), "{:?}", report.findings);
+        let mut store = mount(&disk, &rig.pool, 64).unwrap().store;
+        assert_eq!(look_around(&mut store, &disk, &rig.pool), []);
+        let event = store.poll_event();
+        assert!(
+            matches!(&event, Some(Event::Damaged(d)) if d.healed && d.page == first as u64),
+            "{event:?}"
+        );
+        while store.is_repairing() {
+            turn(&mut store, &mut disk.clone(), &rig.pool);
+        }
+        assert_eq!((store.stats().damaged, store.stats().healed), (1, 1));
+        assert_eq!(disk.view()[at], image[at]);
+        let report = check_disk(&disk, &rig.pool, false);
+        assert!(report.is_clean(), "{:?}", report.findings);
+        // Nobody reads the second copy while the first is whole; the check does.
+        let disk = Disk::from_image(4096, image.clone());
+        disk.flip(second * 4096 + rng.index(4096).unwrap());
+        let report = check_disk(&disk, &rig.pool, false);
+        let hit = |f: &Finding| matches!(f, Finding::Copy(d) if d.page == second as u64);
+        assert!(report.findings.len() == 1 && hit(&report.findings[0]), "{:?}", report.findings);
+        let mut store = mount(&disk, &rig.pool, 64).unwrap().store;
+        assert_eq!(look_around(&mut store, &disk, &rig.pool), []);
+        assert_eq!(store.poll_event(), None);
+    }
+}
+
+#[test]
+fn copies_of_a_page_are_never_in_one_extent() {
+    let (_, _, pages) = full_of_pages();
+    for Copies { first, second } in pages {
+        assert!(first / 16 != second / 16 && first % 16 == second % 16, "{first} and {second}");
     }
 }
 
@@ -259,7 +320,7 @@ fn older_version_of_a_page_is_not_taken_for_the_current_one() {
     rig.checkpoint();
     let old = rig.disk.view();
     let leaf_of = |image: &[u8]| {
-        let is_leaf = |&page: &usize| image[page * 4096 + 8] == 2;
+        let is_leaf = |page: &Copies| image[page.at(8)] == 2;
         metadata_pages(image).into_iter().filter(is_leaf).collect::<Vec<_>>()
     };
     let place = leaf_of(&old)[0];
@@ -267,13 +328,13 @@ fn older_version_of_a_page_is_not_taken_for_the_current_one() {
         assert!(rig.write(volume, 0, 0, 2));
         rig.checkpoint();
         let mut image = rig.disk.view();
-        let same = image[place * 4096..][..4096] != old[place * 4096..][..4096]
-            && image[place * 4096 + 8] == 2;
-        if !same {
-            continue;
-        }
-        // The write of this page was lost: the old leaf is still there, whole and with its CRC.
-        image[place * 4096..][..4096].copy_from_slice(&old[place * 4096..][..4096]);
+        let now = leaf_of(&image).into_iter().find(|leaf| leaf.first == place.first);
+        let bytes = |page: usize| page * 4096..page * 4096 + 4096;
+        let again = |leaf: &Copies| image[bytes(leaf.first)] != old[bytes(place.first)];
+        let Some(now) = now.filter(again) else { continue };
+        // Both writes of this page were lost: the old leaf is still there, whole, with its CRC.
+        image[bytes(now.first)].copy_from_slice(&old[bytes(place.first)]);
+        image[bytes(now.second)].copy_from_slice(&old[bytes(place.first)]);
         let disk = Disk::from_image(4096, image);
         let report = check_disk(&disk, &rig.pool, false);
         assert_eq!(report.findings.len(), 1, "{:?}", report.findings);

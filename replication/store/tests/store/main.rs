@@ -8,5 +8,6 @@ mod format;
 mod garbage;
 mod large;
 mod map;
+mod pages;
 mod rig;
 mod space;

@@ -34,7 +34,7 @@ fn full_store_still_checkpoints_overwrites_and_recovers() {
         rig.verify();
         rig.unmap(volume, 0, u64::MAX);
         rig.checkpoint();
-        assert!(rig.store.free_extents() + 24 > rig.store.total_extents());
+        assert!(rig.store.free_extents() + 36 > rig.store.total_extents());
         assert_eq!(check_disk(&rig.disk, &rig.pool, false).extents, 0);
         assert!(rig.write(volume, 3, 0, 1));
     }
