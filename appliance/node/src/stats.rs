@@ -67,7 +67,7 @@ pub struct ShardCounters {
 pub enum Kind {
     /// Reads and compares.
     Read = 0,
-    /// Writes, write-zeroes included.
+    /// Writes, write-zeroes and compare-and-writes included.
     Write = 1,
     /// Flushes.
     Flush = 2,
@@ -82,7 +82,7 @@ impl Kind {
     pub(crate) fn of(op: Op) -> Kind {
         match op {
             Op::Read | Op::Compare => Kind::Read,
-            Op::Write | Op::WriteZeroes => Kind::Write,
+            Op::Write | Op::WriteZeroes | Op::CompareAndWrite => Kind::Write,
             Op::Flush => Kind::Flush,
             Op::Deallocate => Kind::Deallocate,
         }

@@ -32,6 +32,7 @@ macro_rules! conformance_suite {
             full_queue_leaves_requests_behind,
             zeroes_read_back,
             compare_tells_same_from_different,
+            compare_and_write_is_both_or_nothing,
             every_size_up_to_the_largest,
             random_workload_matches_a_model,
             dropped_queue_with_io_in_flight_is_safe,
@@ -116,6 +117,16 @@ impl Fixture {
 
     fn write(&self, tag: u32, lba: u64, blocks: u32, seed: u64) -> Request {
         Request::write(Tag(tag), Lba(lba), blocks, self.pattern(blocks, seed))
+    }
+
+    /// A compare with `old` and a write of what `seed` makes.
+    fn swap(&self, tag: u32, lba: u64, blocks: u32, old: &[u8], seed: u64) -> Request {
+        let len = self.bytes(blocks);
+        let mut buf = self.pool.take(2 * len).expect("the pool holds a test's buffers");
+        buf.bytes_mut()[..len].copy_from_slice(old);
+        let new = self.pattern(blocks, seed);
+        buf.bytes_mut()[len..2 * len].copy_from_slice(&new.bytes()[..len]);
+        Request::compare_and_write(Tag(tag), Lba(lba), blocks, buf.freeze())
     }
 
     fn read(&self, tag: u32, lba: u64, blocks: u32) -> Request {
@@ -335,6 +346,37 @@ pub fn compare_tells_same_from_different(fixture: &mut Fixture) {
         let mut request = fixture.write(1, 3, 2, seed);
         request.op = Op::Compare;
         assert_eq!(fixture.run_one(request).status, status);
+    }
+}
+
+/// Compare-and-write replaces what is equal, and leaves alone what differs anywhere; of several at
+/// one time on the same block one wins.
+pub fn compare_and_write_is_both_or_nothing(fixture: &mut Fixture) {
+    if fixture.stores == Stores::Nothing || !fixture.has(Op::CompareAndWrite) {
+        return;
+    }
+    let most = fixture.info.atomic_blocks.min(fixture.info.blocks_max / 2);
+    for blocks in [1, 3.min(most), most] {
+        let write = fixture.write(0, 5, blocks + 2, 21);
+        fixture.assert_ok(write);
+        let before = fixture.read_back(5, blocks + 2);
+        let range = fixture.bytes(1)..fixture.bytes(1 + blocks);
+        let old = before[range.clone()].to_vec();
+        let mut other = old.clone();
+        other[range.len() - 1] ^= 1;
+        let swap = fixture.swap(1, 6, blocks, &other, 22);
+        assert_eq!(fixture.run_one(swap).status, Status::Miscompare);
+        assert!(fixture.read_back(5, blocks + 2) == before, "a miscompare changes nothing");
+        let swaps = [22, 23, 24].map(|seed| fixture.swap(seed, 6, blocks, &old, seed.into()));
+        let done = fixture.run(swaps);
+        let won = done.iter().filter(|(_, done)| done.status.is_ok()).map(|(&tag, _)| tag);
+        let won: Vec<u32> = won.collect();
+        assert_eq!(won.len(), 1, "one wins, the others find what it wrote");
+        assert!(done.values().all(|d| d.status.is_ok() || d.status == Status::Miscompare));
+        let mut expected = before;
+        let new = fixture.pattern(blocks, won[0].into());
+        expected[range.clone()].copy_from_slice(&new.bytes()[..range.len()]);
+        assert!(fixture.read_back(5, blocks + 2) == expected, "{blocks} blocks");
     }
 }
 

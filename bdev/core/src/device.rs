@@ -93,7 +93,11 @@ impl Info {
         if request.op == Op::Flush {
             return Ok(());
         }
-        if request.blocks == 0 || !data_fits(request, self.block_size, self.blocks_max) {
+        let most = match request.op {
+            Op::CompareAndWrite => self.atomic_blocks.min(self.blocks_max / 2),
+            _ => self.blocks_max,
+        };
+        if request.blocks == 0 || !data_fits(request, self.block_size, most) {
             return Err(Status::Invalid);
         }
         self.check_range(request.lba, request.blocks)
@@ -108,10 +112,11 @@ impl Info {
 }
 
 fn data_fits(request: &Request, block_size: u32, blocks_max: u32) -> bool {
-    let needed = request.blocks as usize * block_size as usize;
+    let halves = if request.op == Op::CompareAndWrite { 2 } else { 1 };
+    let needed = request.blocks as usize * block_size as usize * halves;
     let capacity = match (request.op, &request.data) {
         (Op::Read, Data::Into(buf)) => buf.capacity(),
-        (Op::Write | Op::Compare, Data::From(buf)) => buf.capacity(),
+        (Op::Write | Op::Compare | Op::CompareAndWrite, Data::From(buf)) => buf.capacity(),
         (Op::Deallocate | Op::WriteZeroes, Data::None) => return true,
         _ => return false,
     };
@@ -136,6 +141,12 @@ impl OpSet {
     /// True when `op` is in the set.
     pub const fn contains(self, op: Op) -> bool {
         self.0 & (1 << op as u8) != 0
+    }
+}
+
+impl FromIterator<Op> for OpSet {
+    fn from_iter<I: IntoIterator<Item = Op>>(ops: I) -> OpSet {
+        OpSet(ops.into_iter().fold(0, |bits, op| bits | 1 << op as u8))
     }
 }
 
@@ -222,6 +233,15 @@ mod tests {
         assert_eq!(read(u64::MAX, 2, 8192), Err(Status::OutOfRange));
         assert_eq!(read(0, 0, 4096), Err(Status::Invalid));
         assert_eq!(read(0, 5, 16384), Err(Status::Invalid));
+        let mut both = Info { atomic_blocks: 2, ..info.clone() };
+        both.ops = OpSet::of(&Op::ALL);
+        let swap = |blocks, len| {
+            let buf = pool.take(len).unwrap().freeze();
+            both.check(&Request::compare_and_write(Tag(0), Lba(0), blocks, buf))
+        };
+        assert_eq!(swap(2, 16384), Ok(()));
+        assert_eq!(swap(1, 4096), Err(Status::Invalid), "half a buffer");
+        assert_eq!(swap(3, 65536), Err(Status::Invalid), "more than is atomic");
         let trim = Request::range(Tag(0), Op::Deallocate, Lba(0), 1);
         assert_eq!(info.check(&trim), Err(Status::Unsupported));
         let empty = Request::range(Tag(0), Op::Read, Lba(0), 1);

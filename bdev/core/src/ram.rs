@@ -35,14 +35,7 @@ impl RamDisk {
     pub fn new(block_size: u32, blocks: u64) -> std::io::Result<RamDisk> {
         let mut info = Info::new(block_size, blocks);
         info.atomic_blocks = info.blocks_max;
-        info.ops = OpSet::of(&[
-            Op::Read,
-            Op::Write,
-            Op::Flush,
-            Op::Deallocate,
-            Op::WriteZeroes,
-            Op::Compare,
-        ]);
+        info.ops = OpSet::of(&Op::ALL);
         let len = usize::try_from(info.byte_len()).expect("a RAM disk fits the address space");
         let mut map = MmapOptions::new().len(len.max(1)).map_anon()?;
         let base = map.as_mut_ptr();
@@ -117,6 +110,10 @@ impl RamDisk {
                 let same = self.memory.equals(offset, &buf.bytes()[..len]);
                 return if same { Status::Ok } else { Status::Miscompare };
             }
+            (Op::CompareAndWrite, Data::From(buf)) => {
+                let same = self.memory.swap(offset, &buf.bytes()[..2 * len]);
+                return if same { Status::Ok } else { Status::Miscompare };
+            }
             (Op::Deallocate | Op::WriteZeroes, _) => self.memory.zero(offset, len),
             _ => {}
         }
@@ -179,6 +176,20 @@ impl Memory {
         self.locked(offset, with.len(), |pointer| {
             // SAFETY: as in `read`; the slice does not outlive the locks.
             unsafe { std::slice::from_raw_parts(pointer, with.len()) == with }
+        })
+    }
+
+    /// Compares with the first half, then writes the second.
+    fn swap(&self, offset: usize, halves: &[u8]) -> bool {
+        let (old, new) = halves.split_at(halves.len() / 2);
+        self.locked(offset, old.len(), |pointer| {
+            // SAFETY: as in `read`; the slice does not outlive the locks, or the write.
+            let same = unsafe { std::slice::from_raw_parts(pointer, old.len()) == old };
+            if same {
+                // SAFETY: as in `read`.
+                unsafe { std::ptr::copy_nonoverlapping(new.as_ptr(), pointer, new.len()) };
+            }
+            same
         })
     }
 

@@ -19,16 +19,28 @@ pub enum Op {
     WriteZeroes = 4,
     /// Compare the range with the buffer; [`Status::Miscompare`] when they differ.
     Compare = 5,
+    /// Compare the range with the first half of the buffer and, when they are equal, write the
+    /// second half to it; [`Status::Miscompare`] when they differ, and nothing changes. Nothing
+    /// else writes any block of the range between the two. The buffer has twice the bytes of the
+    /// range, which is at most [`crate::Info::atomic_blocks`] long.
+    CompareAndWrite = 6,
 }
 
 impl Op {
     /// Every operation, in the order of its number.
-    pub const ALL: [Op; 6] =
-        [Op::Read, Op::Write, Op::Flush, Op::Deallocate, Op::WriteZeroes, Op::Compare];
+    pub const ALL: [Op; 7] = [
+        Op::Read,
+        Op::Write,
+        Op::Flush,
+        Op::Deallocate,
+        Op::WriteZeroes,
+        Op::Compare,
+        Op::CompareAndWrite,
+    ];
 
     /// True when the operation carries a buffer.
     pub const fn has_data(self) -> bool {
-        matches!(self, Op::Read | Op::Write | Op::Compare)
+        matches!(self, Op::Read | Op::Write | Op::Compare | Op::CompareAndWrite)
     }
 }
 
@@ -64,7 +76,7 @@ pub enum Data {
     None,
     /// The device fills this one (read).
     Into(BufMut),
-    /// The device only reads this one (write, compare).
+    /// The device only reads this one (write, compare, both).
     From(Buf),
 }
 
@@ -75,7 +87,8 @@ pub struct Request {
     pub lba: Lba,
     /// Comes back in the completion.
     pub tag: Tag,
-    /// How many blocks. The first `blocks * block_size` bytes of the buffer are used.
+    /// How many blocks. The first `blocks * block_size` bytes of the buffer are used, twice as many
+    /// by [`Op::CompareAndWrite`].
     pub blocks: u32,
     /// The buffer.
     pub data: Data,
@@ -94,6 +107,13 @@ impl Request {
     /// A write of `blocks` blocks at `lba` from `from`.
     pub fn write(tag: Tag, lba: Lba, blocks: u32, from: Buf) -> Request {
         Request { lba, tag, blocks, data: Data::From(from), op: Op::Write, flags: Flags::NONE }
+    }
+
+    /// A compare of `blocks` blocks at `lba` with the first half of `from`, and a write of its
+    /// second half when they are equal.
+    pub fn compare_and_write(tag: Tag, lba: Lba, blocks: u32, from: Buf) -> Request {
+        let flags = Flags::NONE;
+        Request { lba, tag, blocks, data: Data::From(from), op: Op::CompareAndWrite, flags }
     }
 
     /// A flush of everything completed so far.

@@ -241,7 +241,7 @@ impl Core {
                 }
                 _ => return Outcome::Serve,
             },
-            Op::Write | Op::Deallocate | Op::WriteZeroes => {
+            Op::Write | Op::Deallocate | Op::WriteZeroes | Op::CompareAndWrite => {
                 let fails = plan.write_error.happens(&mut streams.error);
                 let full = plan.no_space.happens(&mut streams.space);
                 let lost = plan.lost_write.happens(&mut streams.lost);
@@ -291,7 +291,7 @@ impl Core {
         let (plan, streams) = (&self.plan, &mut self.streams);
         let range = match op {
             Op::Read | Op::Compare => &plan.read_ns,
-            Op::Write | Op::Deallocate | Op::WriteZeroes => &plan.write_ns,
+            Op::Write | Op::Deallocate | Op::WriteZeroes | Op::CompareAndWrite => &plan.write_ns,
             Op::Flush => &plan.flush_ns,
         };
         let mut ns = streams.latency.between(*range.start(), *range.end());

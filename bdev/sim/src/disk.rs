@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bdev::{Bdev, Info, Instant, Lba, Op, OpSet, OpenError, Queue, QueueCx, Status};
+use bdev::{Bdev, Info, Instant, Lba, Op, OpenError, Queue, QueueCx, Status};
 
 use crate::core::Core;
 use crate::image::Image;
@@ -38,7 +38,9 @@ impl SimDisk {
         assert!(matches!(plan.sector_bytes, 512 | 4096), "sectors have 512 or 4096 bytes");
         let mut info = Info::new(block_size, image.byte_len() / u64::from(block_size));
         info.volatile_cache = plan.volatile_cache;
-        info.ops = OpSet::of(&Op::ALL);
+        // No drive that we model compares and writes in one.
+        let drive = |op: &Op| *op != Op::CompareAndWrite;
+        info.ops = Op::ALL.iter().filter(|op| drive(op)).copied().collect();
         SimDisk { info: info.clone(), core: Arc::new(Mutex::new(Core::new(info, image, plan))) }
     }
 

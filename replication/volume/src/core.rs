@@ -18,7 +18,7 @@ use crate::limits::{
     PENDING_MAX, QUEUES_MAX,
 };
 use crate::lock::Locks;
-use crate::op::HostOp;
+use crate::op::{HostOp, Stage};
 use crate::overlay::Overlay;
 use crate::read::Source;
 use crate::stats::Stats;
@@ -259,7 +259,7 @@ impl Core {
                 self.stats.host_read_bytes += bytes;
                 self.try_read(key);
             }
-            Op::Write => {
+            Op::Write | Op::CompareAndWrite => {
                 self.stats.host_writes += 1;
                 self.stats.host_written_bytes += bytes;
                 self.written_at = self.now;
@@ -278,7 +278,7 @@ impl Core {
         self.end_space_wait(key);
         let op = self.ops.remove(key).expect("an operation ends once");
         if let Some(lock) = op.lock {
-            self.locks.put(lock);
+            self.locks.leave(lock);
         }
         if !status.is_ok() {
             self.stats.host_errors += u64::from(status != Status::Miscompare);
@@ -299,6 +299,9 @@ impl Core {
     pub(crate) fn settle(&mut self, key: u32) {
         let op = self.ops.get(key).expect("the caller holds the operation");
         if op.is_over() {
+            if op.stage == Stage::Comparing {
+                return self.on_compared(key);
+            }
             let status = op.status;
             self.finish(key, status);
         }

@@ -85,6 +85,7 @@ mod destage;
 mod device;
 mod engine;
 mod error;
+mod exclusive;
 mod journal;
 mod limits;
 mod lock;

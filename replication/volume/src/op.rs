@@ -40,6 +40,7 @@ pub(crate) struct HostOp {
     pub(crate) attempts: u8,
     /// Times that a block failed its checksum although it had not moved.
     pub(crate) suspicions: u8,
+    pub(crate) stage: Stage,
     /// Its slot in the table of locks.
     pub(crate) lock: Option<u32>,
     /// The first and the last block, when the range covers them in part.
@@ -55,6 +56,16 @@ pub(crate) struct SpaceWait {
     pub(crate) checkpoints: u64,
     /// Records with this LSN and later ones were not in the log, nor on their way.
     pub(crate) head: Lsn,
+}
+
+/// How far an operation that changes blocks is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It changes nothing yet, and waits until it may. Reads stay here.
+    Waiting,
+    /// A compare-and-write that reads.
+    Comparing,
+    Writing,
 }
 
 /// A block that a write covers in part.
@@ -87,7 +98,7 @@ impl HostOp {
         let blocks = end.div_ceil(block).saturating_sub(first);
         let skip = usize::try_from(start % block).expect("below a block");
         let mut edges = [Edge::None, Edge::None];
-        if matches!(op, Op::Write | Op::WriteZeroes) {
+        if matches!(op, Op::Write | Op::WriteZeroes | Op::CompareAndWrite) {
             let tail = !end.is_multiple_of(block);
             if skip != 0 || (tail && blocks == 1) {
                 edges[0] = Edge::Wanted;
@@ -113,6 +124,7 @@ impl HostOp {
             seen: (0, 0),
             attempts: 0,
             suspicions: 0,
+            stage: Stage::Waiting,
             lock: None,
             edges,
             space_wait: None,
@@ -139,7 +151,10 @@ impl HostOp {
     pub(crate) fn payload(&self, from: u64, to: u64) -> &[u8] {
         let index = |block: u64| usize::try_from(block).expect("a short range") * BLOCK;
         match &self.request.data {
-            Data::From(buf) => &buf.bytes()[index(from) - self.skip..index(to) - self.skip],
+            Data::From(buf) => {
+                let bytes = &buf.bytes()[self.new_at()..];
+                &bytes[index(from) - self.skip..index(to) - self.skip]
+            }
             _ => &ZEROES[..index(to - from)],
         }
     }
@@ -158,6 +173,11 @@ impl HostOp {
         let (from, to) = (from + u64::from(!first.is_empty()), to - u64::from(!last.is_empty()));
         let middle = if from < to { self.payload(from, to) } else { &[] };
         [first, middle, last]
+    }
+
+    /// Where in the buffer the new data starts: behind what it is compared with, if it is.
+    fn new_at(&self) -> usize {
+        if self.request.op == Op::CompareAndWrite { self.bytes } else { 0 }
     }
 
     /// True when the operation is so short that it must be atomic.
@@ -196,7 +216,8 @@ impl HostOp {
         let target = &mut old.bytes_mut()[from - start..to - start];
         match &self.request.data {
             Data::From(buf) => {
-                target.copy_from_slice(&buf.bytes()[from - self.skip..to - self.skip]);
+                let bytes = &buf.bytes()[self.new_at()..];
+                target.copy_from_slice(&bytes[from - self.skip..to - self.skip]);
             }
             _ => target.fill(0),
         }

@@ -5,7 +5,7 @@
 pub struct Stats {
     /// Reads and compares of hosts that were taken.
     pub host_reads: u64,
-    /// Writes of hosts that were taken.
+    /// Writes and compare-and-writes of hosts that were taken.
     pub host_writes: u64,
     /// Deallocates and write-zeroes of hosts that were taken.
     pub host_zeroes: u64,

@@ -23,6 +23,8 @@ enum Step {
     Wait,
     /// It cannot be taken.
     Fail(Status),
+    /// Somebody else goes on with it.
+    Handed,
 }
 
 /// Whether a write may go into the log as far as space is concerned.
@@ -49,6 +51,7 @@ impl Core {
             match self.write_step(key) {
                 Step::Done => {}
                 Step::Wait => return self.park_write(key),
+                Step::Handed => return,
                 Step::Fail(status) => {
                     self.ops.get_mut(key).expect("held").fail(status);
                 }
@@ -72,13 +75,12 @@ impl Core {
         if let Some(status) = self.failed {
             return Step::Fail(status);
         }
-        let op = self.ops.get_mut(key).expect("held");
-        let sub_block = self.queues.get(op.queue).expect("queues outlive operations");
-        if sub_block.info.block_size < 4096 && op.lock.is_none() {
-            op.lock = self.locks.take(op.volume, op.first, op.first + op.blocks);
-            if op.lock.is_none() {
-                return Step::Wait;
-            }
+        if !self.may_start(key) {
+            return Step::Wait;
+        }
+        if self.is_comparing(key) {
+            self.try_read(key);
+            return Step::Handed;
         }
         for last in [false, true] {
             let op = self.ops.get(key).expect("held");
@@ -92,7 +94,12 @@ impl Core {
         }
         let (cursor, last) = (op.cursor, op.blocks - 1);
         let edged = op.edges.iter().any(|edge| matches!(edge, Edge::Ready(_)));
-        if op.is_atomic() && (edged || (op.request.op == Op::Write && !op.is_extent())) {
+        let through_log = match op.request.op {
+            Op::Write => edged || !op.is_extent(),
+            Op::CompareAndWrite => true,
+            _ => edged,
+        };
+        if through_log && op.is_atomic() {
             return self.log_piece(key, op.blocks);
         }
         if cursor == 0 && matches!(op.edges[0], Edge::Ready(_)) {
@@ -233,6 +240,7 @@ impl Core {
                     return;
                 }
                 Step::Fail(status) => return self.drop_direct(io_key, status),
+                Step::Handed => panic!("nobody goes on with a record"),
             }
         }
     }

@@ -149,7 +149,11 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
     page.nn = U32::new(NAMESPACES_MAX);
     page.mnan = U32::new(NAMESPACES_MAX);
     page.oncs = U16::new(
-        oncs::DATASET_MANAGEMENT | oncs::WRITE_ZEROES | oncs::SAVE_SELECT | oncs::TIMESTAMP,
+        oncs::COMPARE
+            | oncs::DATASET_MANAGEMENT
+            | oncs::WRITE_ZEROES
+            | oncs::SAVE_SELECT
+            | oncs::TIMESTAMP,
     );
     // No volatile write cache; a flush names one namespace (bits 2:1 are 10b).
     page.vwc = 0b10 << 1;

@@ -17,6 +17,7 @@ pub(crate) fn plan(sqe: &Sqe, view: &SubsystemView) -> Result<Plan, NvmeStatus> 
     let op = match sqe.opcode {
         opcode::nvm::READ => Op::Read,
         opcode::nvm::WRITE => Op::Write,
+        opcode::nvm::COMPARE => Op::Compare,
         opcode::nvm::FLUSH => Op::Flush,
         opcode::nvm::WRITE_ZEROES => Op::WriteZeroes,
         opcode::nvm::DATASET_MANAGEMENT => Op::Deallocate,
@@ -64,7 +65,7 @@ fn range(sqe: &Sqe, op: Op, namespace: &Namespace) -> Result<(Transfer, u32), Nv
     }
     let transfer = match op {
         Op::Read => Transfer::ToHost(bytes),
-        Op::Write => Transfer::FromHost(bytes),
+        Op::Write | Op::Compare => Transfer::FromHost(bytes),
         _ => Transfer::None,
     };
     Ok((transfer, blocks))
@@ -78,6 +79,11 @@ pub(crate) fn next_request(command: &mut Command, tag: Tag) -> Option<Request> {
     let request = match (op, std::mem::take(&mut command.segment)) {
         (Op::Read, Segment::Filling(buf)) => Request::read(tag, lba, blocks, buf),
         (Op::Write, Segment::Filling(buf)) => Request::write(tag, lba, blocks, buf.freeze()),
+        //= NVMe-NVM 1.1 §3.3.1
+        //# what differs ends with Compare Failure
+        (Op::Compare, Segment::Filling(buf)) => {
+            Request { op, ..Request::write(tag, lba, blocks, buf.freeze()) }
+        }
         (Op::WriteZeroes, _) => {
             //= NVMe-NVM 1.1 §3.3.8
             //# DEAC asks to deallocate, as long as the blocks read as zeroes

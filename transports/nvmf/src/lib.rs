@@ -41,7 +41,7 @@
 //! # What it is not
 //!
 //! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
-//! no reservations, fused commands, Compare, Verify or Copy yet: they are refused as the
+//! no reservations, fused commands, Verify or Copy yet: they are refused as the
 //! specification asks and announced nowhere. Asymmetric access reports one group that is always
 //! optimized.
 //!

@@ -228,7 +228,7 @@ fn io_effects() -> EffectsLog {
     ] {
         set(&mut log.acs, opcode, 0);
     }
-    for opcode in [nvm::FLUSH, nvm::READ] {
+    for opcode in [nvm::FLUSH, nvm::READ, nvm::COMPARE] {
         set(&mut log.iocs, opcode, 0);
     }
     for opcode in [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT] {

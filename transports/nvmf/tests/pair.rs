@@ -23,8 +23,8 @@ fn random_request(
     in_flight: &[InFlight],
 ) -> (Op, usize, usize, Option<Request>) {
     let block_size = world.disks[0].block_size;
-    let op =
-        [Op::Read, Op::Write, Op::Write, Op::WriteZeroes, Op::Flush][world.rng.index(5).unwrap()];
+    let op = [Op::Read, Op::Write, Op::Write, Op::WriteZeroes, Op::Compare, Op::Flush]
+        [world.rng.index(6).unwrap()];
     let max = u64::try_from((1 << 20) / block_size).unwrap().min(BLOCKS);
     let blocks = if world.rng.chance(1, 24) { max } else { world.rng.between(1, 20) };
     let lba = world.rng.below(BLOCKS - blocks + 1);
@@ -42,6 +42,14 @@ fn random_request(
         Op::Read => world.host_pool.take(len).map(|mut buf| {
             buf.bytes_mut().fill(0xdd);
             Request::read(tag, Lba(lba), blocks, buf)
+        }),
+        Op::Compare => world.host_pool.take(len).map(|mut buf| {
+            buf.bytes_mut()[..len].copy_from_slice(&world.disks[0].bytes[start..start + len]);
+            if world.rng.chance(1, 2) {
+                buf.bytes_mut()[len - 1] ^= 1;
+            }
+            let request = Request::write(tag, Lba(lba), blocks, buf.freeze());
+            Request { op, ..request }
         }),
         _ => world.host_pool.take(len).map(|mut buf| {
             world.rng.fill(&mut buf.bytes_mut()[..len]);
@@ -66,7 +74,7 @@ fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, co
             let (op, start, len, request) = random_request(world, Tag(submitted), &in_flight);
             if let Some(request) = request {
                 let span = if op == Op::Flush { (0, 0) } else { (start, len) };
-                if let Data::From(buf) = &request.data {
+                if let (Op::Write, Data::From(buf)) = (op, &request.data) {
                     shadow[start..start + len].copy_from_slice(&buf.bytes()[..len]);
                 }
                 if op == Op::WriteZeroes {
@@ -84,7 +92,15 @@ fn random_io(world: &mut World, queue: &mut Initiator, link: &mut pair::Link, co
         while let Some(completion) = completions.pop() {
             let at = in_flight.iter().position(|entry| entry.0 == completion.tag).unwrap();
             let (_, op, start, len) = in_flight.swap_remove(at);
-            assert_eq!(completion.status, Status::Ok, "{op:?}");
+            let expected = match (op, &completion.data) {
+                (Op::Compare, Data::From(buf))
+                    if buf.bytes()[..len] != shadow[start..start + len] =>
+                {
+                    Status::Miscompare
+                }
+                _ => Status::Ok,
+            };
+            assert_eq!(completion.status, expected, "{op:?}");
             if let (Op::Read, Data::Into(buf)) = (op, &completion.data) {
                 assert!(buf.bytes()[..len] == shadow[start..start + len], "a read returned lies");
             }

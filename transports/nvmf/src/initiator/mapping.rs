@@ -4,8 +4,9 @@ use bdev::{Flags, Op, Request, Status};
 use nvme_spec::{NvmeStatus, Sqe, StatusCode, U32, io_control, opcode};
 use zerocopy::FromZeros;
 
-/// The NVM command of a block request, and its bytes of data.
-pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> (Sqe, u32) {
+/// The NVM command of a block request, and its bytes of data. `None` when one command is not enough:
+/// fused ones are not sent.
+pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> Option<(Sqe, u32)> {
     let mut sqe = Sqe::new_zeroed();
     sqe.nsid = U32::new(nsid);
     let blocks = request.blocks;
@@ -18,6 +19,7 @@ pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> (Sqe,
         Op::Write => opcode::nvm::WRITE,
         Op::Flush => opcode::nvm::FLUSH,
         Op::Compare => opcode::nvm::COMPARE,
+        Op::CompareAndWrite => return None,
         // One range needs no list as Write Zeroes with DEAC.
         Op::WriteZeroes | Op::Deallocate => opcode::nvm::WRITE_ZEROES,
     };
@@ -30,7 +32,7 @@ pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> (Sqe,
         sqe.cdw12 = U32::new(control | (blocks.saturating_sub(1) & 0xffff));
     }
     let len = if request.op.has_data() { blocks.saturating_mul(block_size) } else { 0 };
-    (sqe, len)
+    Some((sqe, len))
 }
 
 /// What an NVMe status means to whoever made the request.

@@ -1,6 +1,6 @@
 //! One queue of a host.
 
-use bdev::{Buf, BufMut, Completion, Data, Fifo, Pool, Request, Slots, Tag};
+use bdev::{Buf, BufMut, Completion, Data, Fifo, Pool, Request, Slots, Status, Tag};
 use net::Landing;
 use nvme_spec::{
     CNTLID_DYNAMIC, ConnectData, ConnectSqe, Cqe, NvmeStatus, Sqe, StatusCode, U16, U32, cattr,
@@ -275,7 +275,11 @@ impl Initiator {
         while self.room() > 0
             && let Some(request) = requests.pop()
         {
-            let (sqe, len) = command_of(&request, nsid, block_size);
+            let Some((sqe, len)) = command_of(&request, nsid, block_size) else {
+                let refused = request.complete(Status::Unsupported);
+                self.done_blocks.push(refused).expect("room was checked");
+                continue;
+            };
             let mut pending = Pending::new(request.tag, sqe, request.data, len);
             pending.block = true;
             self.send(pending);

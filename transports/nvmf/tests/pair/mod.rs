@@ -90,6 +90,11 @@ impl Disk {
         match (&mut data, op) {
             (Data::Into(buf), Op::Read) => buf.bytes_mut()[..len].copy_from_slice(range),
             (Data::From(buf), Op::Write) => range.copy_from_slice(&buf.bytes()[..len]),
+            (Data::From(buf), Op::Compare) => {
+                let same = &buf.bytes()[..len] == range;
+                let status = if same { Status::Ok } else { Status::Miscompare };
+                return Completion { tag, data, status };
+            }
             (Data::None, Op::WriteZeroes | Op::Deallocate) => range.fill(0),
             (Data::None, Op::Flush) => (),
             other => panic!("a request that no command asks for: {other:?}"),
