@@ -27,8 +27,8 @@ pub(crate) enum FrameState {
 #[derive(Clone, Copy)]
 pub(crate) struct Frame {
     pub(crate) node: NodeId,
-    /// Where the page is on the device. Of a dirty page: the page that it replaces, to be freed; none
-    /// when it was never written, or is an ancestor's.
+    /// Where the page is on the device. Of a dirty page: the page that it replaces, to be freed;
+    /// none when it was never written, or is an ancestor's.
     pub(crate) ptr: PagePtr,
     /// The owner that the header of a page that is being loaded must name.
     pub(crate) family: u32,

@@ -266,7 +266,8 @@ impl Catalog {
             let slot = page * RECORDS_PER_PAGE + i;
             let id = record.volume_id();
             let fresh = id.0 != 0 && self.slot(id).is_none();
-            if slot >= NODES_MAX || !fresh || id.0 >= self.next_id || !is_sane(record) {
+            let known = id.0 < self.next_id.min(ID_END);
+            if slot >= NODES_MAX || !fresh || !known || !is_sane(record) {
                 return false;
             }
             self.used += 1;
@@ -312,5 +313,6 @@ fn is_sane(record: &VolumeRecord) -> bool {
         && std::str::from_utf8(&record.name[..name_len]).is_ok()
         && check_size(record.size.get()).is_ok()
         && record.birth.get() != 0
+        && record.root.birth.get() <= record.birth.get()
         && record.family.get() != 0
 }

@@ -1,9 +1,13 @@
 //! Offline verification: everything that the newest superblock reaches, against the space map.
+//! Each page and each extent must have exactly one owner, a volume or a snapshot, and what others
+//! share must be what their parents have at the same place.
 //!
 //! It reads only, drives the queue itself and allocates as it likes: no store may be mounted on the
 //! device meanwhile. What is checked is the last durable checkpoint. Data blocks that were destaged
 //! in place after it differ from the checksums in it until the log is replayed, so their checksums
 //! are only worth checking ([`CheckOptions::data`]) when the store was shut down with an empty log.
+
+mod lineage;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +15,7 @@ use std::fmt;
 use bdev::{Data, Fifo, Info, Pool, Queue, Request, Status};
 
 use crate::format::{
-    InnerPage, Kind, NodeId, Page, PageFault, PagePtr, SlotFault, Superblock, crc32c,
+    InnerPage, Kind, NodeId, NodeKind, Page, PageFault, PagePtr, SlotFault, Superblock, crc32c,
 };
 use crate::io::{Geometry, slot_page};
 use crate::limits::{EXTENT_BLOCKS, FINDINGS_MAX, FRAMES_MIN, PAGE_BYTES};
@@ -66,6 +70,22 @@ pub enum Finding {
         /// The extent.
         extent: u64,
     },
+    /// A node references a page of an ancestor that its parent does not reference there.
+    NotShared {
+        /// Which page of which node it should be, for people.
+        node: String,
+        /// The page.
+        page: u64,
+    },
+    /// A node references an extent of an ancestor that its parent does not reference there.
+    ExtentNotShared {
+        /// The volume or snapshot.
+        volume: u32,
+        /// The extent's index in it.
+        index: u64,
+        /// The extent.
+        extent: u64,
+    },
     /// A block does not match its checksum, or cannot be read.
     Block {
         /// The volume.
@@ -99,6 +119,13 @@ impl fmt::Display for Finding {
             Finding::Leaked { extent } => {
                 write!(f, "extent {extent} is in use in the space map but not referenced")
             }
+            Finding::NotShared { node, page } => {
+                write!(f, "page {page} ({node}) is shared, but not with its parent")
+            }
+            Finding::ExtentNotShared { volume, index, extent } => {
+                write!(f, "extent {extent} (volume {volume}, extent {index} of it) is shared, ")?;
+                f.write_str("but not with its parent")
+            }
             Finding::Block { volume, block, extent, status } => {
                 write!(f, "volume {volume} block {block} (extent {extent}): {status:?}")
             }
@@ -115,8 +142,10 @@ pub struct CheckReport {
     pub dropped: u64,
     /// Extents in use that nothing references; zero when damage hides part of the map.
     pub leaked: u64,
-    /// Volumes, those being deleted included.
+    /// Volumes, those being deleted and the remains of restored ones included.
     pub volumes: u64,
+    /// Snapshots, those being deleted included.
+    pub snapshots: u64,
     /// Metadata pages referenced, second copies included.
     pub pages: u64,
     /// Data extents referenced.
@@ -204,12 +233,15 @@ impl Check<'_> {
             let at = u64::from(id);
             return self.find(Finding::Unusable(MountError::Inconsistent { what, at }));
         }
-        let volumes: Vec<_> = store.catalog.iter().copied().collect();
-        self.report.volumes = volumes.len() as u64;
-        for record in volumes {
+        let nodes: Vec<_> = store.catalog.iter().copied().collect();
+        let snapshots = nodes.iter().filter(|node| node.kind() == NodeKind::Snapshot).count();
+        self.report.snapshots = snapshots as u64;
+        self.report.volumes = (nodes.len() - snapshots) as u64;
+        for record in nodes {
             let node = NodeId { owner: record.id.get(), level: record.depth, index: 0 };
             self.walk(&mut store, record.root, node, options);
         }
+        self.lineage(&store);
         self.report.pages = self.pages.len() as u64;
         self.compare(&store);
     }

@@ -8,8 +8,8 @@
 //!
 //! - *Trees*: dirty pages of the volumes, leaves first. Each gets a fresh page, its checksum goes
 //!   into its parent, its old page is freed (for the time after this checkpoint).
-//! - *Flat*: snapshots and restores that were staged take effect, then the catalog and the space map
-//!   are written. Choosing pages for the space map changes the space map:
+//! - *Flat*: snapshots and restores that were staged take effect, then the catalog and the space
+//!   map are written. Choosing pages for the space map changes the space map:
 //!   places are chosen for all of it, in a loop that ends because a page gets dirty once, before
 //!   any of it is written.
 //! - *Super*: flush, one copy, flush, the other copy, flush.
@@ -212,9 +212,7 @@ impl Store {
         let generation = self.checkpoint.generation;
         let ptr = self.cache.page_mut(frame).seal(header, place, generation, &uuid, birth);
         self.checkpoint.writer.push(self.cache.page(frame));
-        if !at.ptr.is_none() {
-            self.meta.free_page(at.ptr.place(), &mut self.space);
-        }
+        self.free_tree_page(at.ptr);
         self.cache.frame_mut(frame).ptr = ptr;
         self.point_at(slot, at.node, ptr);
         self.checkpoint.sealed += 1;

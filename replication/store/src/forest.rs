@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A node **owns** what its tree references with a birth above its parent's (its *bound*): only it
-//! may overwrite or release that. Everything older is an ancestor's, which references it at the same
-//! place. A snapshot takes the volume's root and birth and becomes its parent; the volume gets a
-//! new birth, so that from then on it owns nothing: all of it in one record, at no cost.
+//! may overwrite or release that. Everything older is an ancestor's, which references it at the
+//! same place. A snapshot takes the volume's root and birth and becomes its parent; the volume gets
+//! a new birth, so that from then on it owns nothing: all of it in two records, at no other cost.
 //!
 //! Births are ids: each new birth comes with a new node, whose id is above every birth so far.
 

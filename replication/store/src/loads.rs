@@ -132,11 +132,17 @@ pub(crate) fn check_page(
             if numbers().any(|number| number != 0 && !space.contains(number)) {
                 return Err(PageFault::Contents);
             }
+            // Nothing is younger than the page that speaks of it: ownership relies on that.
+            if !page.leaf().is_born_by(ptr.birth.get()) {
+                return Err(PageFault::Contents);
+            }
             Ok(page.leaf().mapped())
         }
         Kind::Inner => {
             let mut children = page.inner().children.iter();
-            let fits = children.all(|child| child.is_none() || is_inside(child, space));
+            // Nothing is younger than the page that speaks of it.
+            let born = |child: &PagePtr| child.birth.get() <= ptr.birth.get();
+            let fits = children.all(|c| c.is_none() || (is_inside(c, space) && born(c)));
             if fits { Ok(0) } else { Err(PageFault::Contents) }
         }
         Kind::Catalog | Kind::Space => Ok(0),

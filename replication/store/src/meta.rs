@@ -111,6 +111,13 @@ impl MetaSpace {
         })
     }
 
+    /// True when the page at this place may fall out of the tree: a tree has it.
+    pub(crate) fn may_free(&self, place: Place) -> bool {
+        let (extent, bit) = locate(place);
+        let freeing = self.table.get(extent.number()).is_some_and(|e| e.freeing & bit != 0);
+        self.is_used(place) && !freeing
+    }
+
     /// True when an extent holds metadata, or the second copies of some.
     pub(crate) fn contains(&self, extent: Extent) -> bool {
         self.table.get(extent.number()).is_some()

@@ -1,7 +1,7 @@
 //! Giving back the space of deleted nodes, in any order of deletion.
 //!
-//! A walk over what the node owns (subtrees of its ancestors are left out) compares, place by place,
-//! with each **child**, the nodes whose parent it is:
+//! A walk over what the node owns (subtrees of its ancestors are left out) compares, place by
+//! place, with its **children**, the nodes whose parent it is:
 //!
 //! - *No child*: everything owned is released.
 //! - *One child*: what the child has at the same place becomes the child's, the rest is released,
@@ -10,9 +10,10 @@
 //! - *Several*: what no child has is released, the rest stays. A node that has nothing left of
 //!   its own then hands over as above; another one waits until its children change.
 //!
-//! Each step is one edit, so it is in the next checkpoint as a whole or happens again after a crash.
-//! While a node hands over, its tree holds less than its child's: the nodes above and below it wait
-//! (they compare with its tree, or it with theirs). So one node is done before the next begins.
+//! Each step is one edit, so it is in the next checkpoint as a whole or happens again after a
+//! crash. While a node hands over, its tree holds less than its child's: the nodes above and below
+//! it wait (they compare with its tree, or it with theirs). So one node is done before the next
+//! begins.
 
 use crate::compare::Comparer;
 use crate::format::catalog::STATE_DELETING;

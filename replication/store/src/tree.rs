@@ -379,9 +379,7 @@ impl Store {
                 }
             }
             self.count_mapped(slot, frame);
-            if !at.ptr.is_none() {
-                self.meta.free_page(at.ptr.place(), &mut self.space);
-            }
+            self.free_tree_page(at.ptr);
             self.cache.remove(frame);
             match depth.checked_sub(1) {
                 Some(above) => {
@@ -390,6 +388,14 @@ impl Store {
                 }
                 None => self.catalog.change(slot).root = PagePtr::NONE,
             }
+        }
+    }
+
+    /// Frees the page that a dirty one replaces. A page that no walk of the mount came by is left
+    /// alone: only a device that lies makes it a node's own.
+    pub(crate) fn free_tree_page(&mut self, ptr: PagePtr) {
+        if !ptr.is_none() && self.meta.may_free(ptr.place()) {
+            self.meta.free_page(ptr.place(), &mut self.space);
         }
     }
 

@@ -169,8 +169,8 @@ impl LeafEntry {
         self.extent.get()
     }
 
-    /// Maps `extent`, allocated now for the volume with this [`crate::Store::birth`]. The blocks and
-    /// their checksums stay as they are.
+    /// Maps `extent`, allocated now for the volume with this [`crate::Store::birth`]. The blocks
+    /// and their checksums stay as they are.
     pub fn set_extent(&mut self, extent: Extent, birth: u32) {
         self.extent.set(extent.number());
         self.birth.set(birth);

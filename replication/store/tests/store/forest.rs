@@ -310,11 +310,11 @@ fn every_node_keeps_its_contents_and_space_is_exact() {
 
 #[test]
 fn crash_at_any_write_loses_leaks_and_shares_nothing_wrongly() {
-    let (first, rounds) = fuzz(4);
+    let (first, rounds) = fuzz(8);
     for seed in first..first + rounds {
         eprintln!("FUZZ_SEED={seed} FUZZ_ROUNDS=1 cargo nextest run -p store crash_at_any");
-        // Each seed takes its own kill points, a few writes apart.
-        for writes in (seed % 5..).step_by(5) {
+        // Each seed has its own operations and kill points: a thorough run takes many of them.
+        for writes in (seed * 7 % 31..).step_by(31) {
             let mut rng = Rng::new(seed);
             let mut rig = Rig::new(4096, DEVICE, 40);
             rig.disk.kill_after(writes);
@@ -324,7 +324,7 @@ fn crash_at_any_write_loses_leaks_and_shares_nothing_wrongly() {
                 }
             }
             if !rig.disk.is_dead() {
-                assert!(writes > 10, "the workload writes");
+                assert!(writes > 31, "the workload writes");
                 break;
             }
             let (durable, begun) = (rig.durable_lsn, rig.next_lsn - 1);
