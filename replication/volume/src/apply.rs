@@ -1,9 +1,10 @@
 //! One extent of a destage window: its leaf edited, its blocks on their way.
 
 use bdev::{Buf, Flags};
-use store::{Edit, LeafEntry, VolumeId};
+use store::{Edit, Extent, LeafEntry, VolumeId};
 
 use crate::core::Core;
+use crate::cow::{Old, kept_blocks};
 use crate::destage::{Applied, Candidate, Move, rank};
 use crate::device::{BLOCK, Io, Purpose};
 use crate::error::Damaged;
@@ -16,7 +17,6 @@ impl Core {
         if !self.is_alive(volume.0) {
             return self.drop_extent(group);
         }
-        let copies = group.iter().any(|c| matches!(c.what, Move::Copy(_)));
         if self.device.room() < group.len() {
             return Applied::Later;
         }
@@ -26,31 +26,16 @@ impl Core {
             Edit::Busy => return Applied::Busy,
             Edit::Damaged(page) => return self.skip_damaged(group, page),
         };
-        let before = entry.extent();
+        let before = entry;
         if let Move::Adopt { extent, .. } = group[0].what
             && self.is_live(&group[0])
         {
             self.adopt(&mut entry, &group[0], extent);
         }
-        let mut fresh = None;
-        if copies && entry.extent().is_none() {
-            fresh = self.store.allocate();
-            if fresh.is_none() {
-                // Accounting keeps this from happening; if it does, space must come first.
-                self.space_wanted = true;
-                self.checkpoint.wanted = self.store.is_dirty();
-                return Applied::Later;
-            }
-        }
-        if let Some(fresh) = fresh {
-            entry.set_extent(fresh, self.store.birth(volume));
-        }
-        if copies && !self.write_blocks(group, &entry) {
-            if let Some(fresh) = fresh {
-                self.store.abandon(fresh);
-            }
-            return Applied::Later;
-        }
+        let fresh = match self.write_group(group, &mut entry, index) {
+            Ok(fresh) => fresh,
+            Err(later) => return later,
+        };
         self.edit_blocks(group, &mut entry);
         let Edit::Entry(place) = self.store.edit(volume, index) else {
             panic!("the page was here a moment ago");
@@ -66,17 +51,74 @@ impl Core {
                 self.store.release(extent);
             }
         }
-        if let Some(before) = before.filter(|&before| entry.extent() != Some(before)) {
-            self.store.release(before);
+        if entry.extent() != before.extent() {
+            self.release(volume, index, &before);
         }
         Applied::Done
+    }
+
+    /// Starts the writes of a group; the fresh extent for it, if one was needed. Nothing was
+    /// started if not.
+    fn write_group(
+        &mut self,
+        group: &[Candidate],
+        entry: &mut LeafEntry,
+        index: u64,
+    ) -> Result<Option<Extent>, Applied> {
+        if !group.iter().any(|c| matches!(c.what, Move::Copy(_))) {
+            return Ok(None);
+        }
+        let volume = VolumeId(group[0].volume);
+        let mapped = entry.extent().is_some();
+        let shared = mapped && !self.store.is_owned(volume, index, entry);
+        let mut old = None;
+        if shared {
+            let kept = kept_blocks(group, entry);
+            if kept != 0 {
+                match self.old_blocks(volume.0, index, entry, kept) {
+                    Old::Ready(slot) => old = Some(slot),
+                    Old::Later => return Err(Applied::Later),
+                }
+            }
+        }
+        let mut fresh = None;
+        if shared || !mapped {
+            fresh = self.store.allocate();
+            let Some(fresh) = fresh else {
+                // Accounting keeps this from happening; if it does, space must come first.
+                self.space_wanted = true;
+                self.checkpoint.wanted = self.store.is_dirty();
+                return Err(Applied::Later);
+            };
+            entry.set_extent(fresh, self.store.birth(volume));
+        }
+        match (old, fresh) {
+            (Some(slot), Some(fresh)) => self.write_copy(group, fresh, slot),
+            _ if self.write_blocks(group, entry) => {}
+            _ => {
+                if let Some(fresh) = fresh {
+                    self.store.abandon(fresh);
+                }
+                return Err(Applied::Later);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// The extent of an entry fell out of the map: it is given back, unless somebody shares it.
+    pub(crate) fn release(&mut self, volume: VolumeId, index: u64, before: &LeafEntry) {
+        if let Some(extent) = before.extent()
+            && self.store.is_owned(volume, index, before)
+        {
+            self.store.release(extent);
+        }
     }
 
     /// The volume was deleted under the window: what it owned is given back.
     fn drop_extent(&mut self, group: &[Candidate]) -> Applied {
         for candidate in group {
-            let Candidate { volume, block, lsn, .. } = *candidate;
-            self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
+            let Candidate { layer, block, lsn, .. } = *candidate;
+            self.reserved -= u64::from(self.overlay.unreserve(layer, block, lsn));
             if let Move::Adopt { extent, owned: true } = candidate.what {
                 let extent = self.extent(extent);
                 self.store.commit(extent);
@@ -98,7 +140,7 @@ impl Core {
     /// the map has must stay.
     fn is_live(&self, direct: &Candidate) -> bool {
         let mut blocks = direct.block..direct.block + EXTENT_BLOCKS;
-        blocks.any(|block| self.is_newest(direct.volume, block, direct.lsn))
+        blocks.any(|block| self.is_newest(direct.layer, block, direct.lsn))
     }
 
     /// Maps the extent of a direct write, with the checksums of its blocks that are still newest.
@@ -109,7 +151,7 @@ impl Core {
             entry.set_extent(extent, self.store.birth(VolumeId(candidate.volume)));
         }
         for index in 0..EXTENT_BLOCKS {
-            let version = self.overlay.find(candidate.volume, candidate.block + index);
+            let version = self.overlay.find(candidate.layer, candidate.block + index);
             let Some(version) = version.filter(|version| version.lsn == candidate.lsn) else {
                 continue;
             };
@@ -120,12 +162,12 @@ impl Core {
     /// Enters the new checksums, and releases what was set aside.
     fn edit_blocks(&mut self, group: &[Candidate], entry: &mut LeafEntry) {
         for candidate in group {
-            let Candidate { volume, block, lsn, crc, what, .. } = *candidate;
+            let Candidate { layer, block, lsn, crc, what, .. } = *candidate;
             let within = usize::try_from(block % EXTENT_BLOCKS).expect("below 16");
             match what {
                 Move::Copy(_) => {
                     entry.set_block(within, crc);
-                    self.reserved -= u64::from(self.overlay.unreserve(volume, block, lsn));
+                    self.reserved -= u64::from(self.overlay.unreserve(layer, block, lsn));
                     self.stats.destaged_blocks += 1;
                 }
                 Move::Clear => entry.clear_block(within),
@@ -164,7 +206,7 @@ impl Core {
             let run = run_len(&copies[at..]);
             let byte = extent.byte_offset() + copies[at].block % EXTENT_BLOCKS * BLOCK as u64;
             let blocks = u32::try_from(run).expect("at most 16");
-            let io = Io::new(Purpose::Destage { attempts: 0 }, 0, byte, blocks);
+            let io = Io::new(Purpose::Destage { attempts: 0, copy: None }, 0, byte, blocks);
             let from = buffer.take().expect("gathered above");
             self.device.write(io, from, Flags::NONE);
             self.destage.in_flight += 1;
@@ -177,30 +219,40 @@ impl Core {
     /// piece, otherwise a copy. What rotted in the log is passed on with the checksum it should
     /// have, so that no read ever returns it.
     fn gather(&mut self, run: &[Candidate]) -> Option<Buf> {
-        let start = self.destage.start;
-        let offset = |candidate: &Candidate| match candidate.what {
-            Move::Copy(position) => usize::try_from(position - start).expect("inside") * BLOCK,
-            _ => panic!("only copies have data"),
-        };
-        let data = self.destage.data.clone().expect("the window was read");
         for candidate in run {
-            let at = offset(candidate);
-            if wal::crc32c(&data.bytes()[at..at + BLOCK]) != candidate.crc {
-                let byte = self.wal.byte_of(start) + at as u64;
-                self.report_damage(candidate.volume, candidate.block, Damaged::Log, byte);
-            }
+            self.check_log_block(candidate);
         }
-        let first = offset(&run[0]);
-        let in_place = run.iter().enumerate().all(|(i, c)| offset(c) == first + i * BLOCK);
+        let first = self.log_offset(&run[0]);
+        let in_place = run.iter().enumerate().all(|(i, c)| self.log_offset(c) == first + i * BLOCK);
         if in_place {
+            let data = self.destage.data.clone().expect("the window was read");
             return Some(if first == 0 { data } else { data.slice(first) });
         }
         let mut copy = self.pool.take(run.len() * BLOCK)?;
         for (target, candidate) in copy.bytes_mut().chunks_exact_mut(BLOCK).zip(run) {
-            let at = offset(candidate);
-            target.copy_from_slice(&data.bytes()[at..at + BLOCK]);
+            target.copy_from_slice(self.log_block(candidate));
         }
         Some(copy.freeze())
+    }
+
+    /// Where the block of a copy is in the window's buffer.
+    fn log_offset(&self, candidate: &Candidate) -> usize {
+        let Move::Copy(position) = candidate.what else { panic!("only copies have data") };
+        usize::try_from(position - self.destage.start).expect("inside") * BLOCK
+    }
+
+    /// The block of a copy, as it is in the log.
+    pub(crate) fn log_block(&self, candidate: &Candidate) -> &[u8] {
+        let at = self.log_offset(candidate);
+        &self.destage.data.as_ref().expect("the window was read").bytes()[at..at + BLOCK]
+    }
+
+    /// Reports a block that rotted in the log.
+    pub(crate) fn check_log_block(&mut self, candidate: &Candidate) {
+        if wal::crc32c(self.log_block(candidate)) != candidate.crc {
+            let byte = self.wal.byte_of(self.destage.start) + self.log_offset(candidate) as u64;
+            self.report_damage(candidate.volume, candidate.block, Damaged::Log, byte);
+        }
     }
 }
 

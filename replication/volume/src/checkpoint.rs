@@ -6,6 +6,7 @@ use store::{LogTail, Unmap};
 use wal::{Lsn, Point};
 
 use crate::core::Core;
+use crate::destage::Phase;
 use crate::journal::Kind;
 use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX};
 
@@ -74,7 +75,11 @@ impl Core {
 
     /// Everything that the log holds shall be in the map soon.
     pub(crate) fn wants_all(&self) -> bool {
-        self.draining || self.space_wanted || self.controls.wants_checkpoint || self.is_idle()
+        self.draining
+            || self.space_wanted
+            || self.controls.wants_checkpoint
+            || self.controls.wants_barriers
+            || self.is_idle()
     }
 
     fn is_idle(&self) -> bool {
@@ -128,6 +133,9 @@ impl Core {
         if self.checkpoint.forgetting.is_some() {
             return false;
         }
+        if matches!(self.destage.phase, Phase::Barrier { .. }) {
+            return true;
+        }
         let gain = self.covered().position - self.wal.tail().position;
         if self.checkpoint.wanted {
             self.checkpoint.wanted = gain > 0 || self.store.is_dirty();
@@ -144,6 +152,7 @@ impl Core {
             || (self.is_scarce() && gain > 0)
             || (self.wants_all() && rest && (gain > 0 || self.store.is_dirty()))
             || (self.controls.wants_checkpoint && !self.checkpoint.reclaim)
+            || (self.controls.wants_barriers && !self.layers.is_waiting() && gain > 0)
     }
 
     /// The newest boundary of the log before which everything is in the map.
@@ -171,6 +180,9 @@ impl Core {
     pub(crate) fn on_checkpoint(&mut self, tail: LogTail) {
         self.stats.checkpoints += 1;
         self.checkpoint.clean |= self.checkpoint.begun_clean;
+        if let Phase::Barrier { count } = self.destage.phase {
+            self.end_barrier(count);
+        }
         let point = Point { position: tail.position, lsn: Lsn(tail.lsn), chain: tail.chain };
         self.checkpoint.forgetting = Some(point);
     }
@@ -185,12 +197,19 @@ impl Core {
                 self.checkpoint.forgetting = None;
                 return true;
             };
-            if entry.kind == Kind::ZeroRange {
-                self.overlay.forget_range(entry.lsn);
-                continue;
+            match entry.kind {
+                Kind::ZeroRange => {
+                    self.overlay.forget_range(entry.lsn);
+                    continue;
+                }
+                Kind::Barrier => {
+                    self.layers.forget(entry.lsn);
+                    continue;
+                }
+                Kind::Write { .. } | Kind::Direct { .. } | Kind::Zero => {}
             }
             for block in entry.block..entry.block + entry.blocks {
-                let old = self.overlay.forget(entry.volume, block, entry.lsn);
+                let old = self.overlay.forget(entry.layer, block, entry.lsn);
                 self.reserved -= u64::from(old.is_some_and(|old| old.reserved));
             }
             budget = budget.saturating_sub(entry.blocks);

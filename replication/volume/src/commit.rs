@@ -3,8 +3,9 @@
 use bdev::Status;
 use wal::{Group, Record};
 
-use crate::control::Control;
+use crate::control::{Control, Verb};
 use crate::core::Core;
+use crate::details::BODY_BYTES;
 use crate::journal::{Entry, Kind};
 use crate::overlay::{Place, Version, ZeroRange};
 use crate::write::EXTENT_BLOCKS;
@@ -15,6 +16,7 @@ pub(crate) struct Pending {
     /// The operation that waits for it; [`NO_OP`] for control records.
     pub(crate) op: u32,
     pub(crate) volume: u32,
+    /// The blocks it is about; all, for control records.
     pub(crate) block: u64,
     pub(crate) blocks: u64,
     pub(crate) what: What,
@@ -32,14 +34,16 @@ pub(crate) enum What {
     },
     Zero,
     ZeroRange,
-    /// Create, delete or resize; the details wait in `Core::controls`.
+    /// Create, clone, delete or resize; the details wait in `Core::controls`.
     Control,
+    /// A snapshot or a restore; likewise.
+    Barrier,
 }
 
 impl What {
-    /// True when it may unmap an extent, or undo what was set aside for one.
+    /// True when it may unmap or share an extent, or undo what was set aside for one.
     pub(crate) fn is_doubt(self) -> bool {
-        matches!(self, What::Zero | What::ZeroRange | What::Direct { .. })
+        matches!(self, What::Zero | What::ZeroRange | What::Direct { .. } | What::Barrier)
     }
 }
 
@@ -51,7 +55,7 @@ impl Core {
     pub(crate) fn pend(&mut self, pending: Pending, crcs: &[u32]) {
         match pending.what {
             What::ZeroRange => self.pledged_ranges += 1,
-            What::Control => {}
+            What::Control | What::Barrier => {}
             _ => self.pledged_blocks += slots_of(&pending),
         }
         self.pending_doubts += u32::from(pending.what.is_doubt());
@@ -82,6 +86,10 @@ impl Core {
             let pending = self.pending.pop().expect("every record was pending");
             match pending.what {
                 What::Control => self.on_control_durable(),
+                What::Barrier => {
+                    self.pending_doubts -= 1;
+                    self.on_barrier_durable(lsn);
+                }
                 _ => self.enter_pending(&pending, lsn, &mut position),
             }
             lsn += 1;
@@ -103,13 +111,14 @@ impl Core {
             self.pledged_blocks -= slots_of(pending);
         }
         self.pending_doubts -= u32::from(what.is_doubt());
+        let layer = self.layers.newest(volume);
         let kind = match what {
             What::Write { reserve } => {
                 for index in 0..blocks {
                     let reserved = reserve >> index & 1 == 1;
                     let place = Place::Log(*position + index);
                     let crc = self.crcs.pop().expect("one for each block");
-                    self.enter(volume, block + index, Version { lsn, place, crc, reserved });
+                    self.enter(layer, block + index, Version { lsn, place, crc, reserved });
                 }
                 *position += blocks;
                 Kind::Write { position: *position - blocks }
@@ -119,38 +128,38 @@ impl Core {
                     let place = Place::Device(extent * EXTENT_BLOCKS + index);
                     let crc = self.crcs.pop().expect("one for each block");
                     let version = Version { lsn, place, crc, reserved: false };
-                    self.enter(volume, block + index, version);
+                    self.enter(layer, block + index, version);
                 }
                 Kind::Direct { extent, owned: true }
             }
             What::Zero => {
                 for index in 0..blocks {
                     let version = Version { lsn, place: Place::Zero, crc: 0, reserved: false };
-                    self.enter(volume, block + index, version);
+                    self.enter(layer, block + index, version);
                 }
                 Kind::Zero
             }
             What::ZeroRange => {
-                let range = ZeroRange { lsn, volume, start: block, end: block + blocks };
+                let range = ZeroRange { lsn, layer, start: block, end: block + blocks };
                 self.overlay.push_range(range);
                 Kind::ZeroRange
             }
-            What::Control => panic!("control records do not enter the overlay"),
+            What::Control | What::Barrier => panic!("they do not enter the overlay"),
         };
-        self.journal.push(Entry { lsn, volume, block, blocks, kind });
+        self.journal.push(Entry { lsn, volume, layer, block, blocks, kind });
     }
 
     /// Enters one block; the extent set aside for it passes from the old version to the new.
-    fn enter(&mut self, volume: u32, block: u64, mut version: Version) {
-        let old = self.overlay.find_block(volume, block);
+    fn enter(&mut self, layer: u32, block: u64, mut version: Version) {
+        let old = self.overlay.find_block(layer, block);
         let had = old.is_some_and(|old| old.reserved);
         let in_log = matches!(version.place, Place::Log(_));
         // Two extents set aside for one block are one too many.
         self.reserved -= u64::from(had && version.reserved);
         version.reserved |= had && in_log;
-        self.overlay.insert(volume, block, &version);
+        self.overlay.insert(layer, block, &version);
         if had && !in_log {
-            self.unreserve(volume, block);
+            self.unreserve(layer, block);
         }
     }
 
@@ -163,6 +172,12 @@ impl Core {
                 What::Direct { extent } => self.store.abandon(self.extent(extent)),
                 What::Write { reserve } => self.reserved -= u64::from(reserve.count_ones()),
                 What::Control => self.on_control_failed(status),
+                What::Barrier => {
+                    // One answer for all the records of a group.
+                    if self.controls.pop_barrier().1 {
+                        self.on_control_failed(status);
+                    }
+                }
                 What::Zero | What::ZeroRange => {}
             }
             if pending.op != NO_OP {
@@ -175,23 +190,56 @@ impl Core {
         (self.pledged_blocks, self.pledged_ranges, self.pending_doubts) = (0, 0, 0);
     }
 
-    /// Appends a control record; false when the log has no room now.
+    /// Appends the records of a control operation; false when the log has no room now.
     pub(crate) fn log_control(&mut self, control: &Control) -> bool {
+        if control.verb == Verb::Snapshot {
+            return self.log_snapshots(control);
+        }
         if !self.has_room(0, 0, 0) {
             return false;
         }
-        let volume = control.id.0;
-        let body = control.body();
-        let record = match control.verb {
-            crate::control::Verb::Create => Record::Create { volume, body: &body },
-            crate::control::Verb::Delete => Record::Delete { volume },
-            crate::control::Verb::Resize => Record::Resize { volume, bytes: control.size },
+        let (volume, body) = (control.id.0, control.details.body());
+        let (record, what) = match control.verb {
+            Verb::Create => (Record::Create { volume, body: &body }, What::Control),
+            Verb::Clone { snapshot } => {
+                (Record::Clone { volume, snapshot, body: &body }, What::Control)
+            }
+            Verb::Delete => (Record::Delete { volume }, What::Control),
+            Verb::Resize { .. } => {
+                (Record::Resize { volume, bytes: control.details.size }, What::Control)
+            }
+            Verb::Restore { snapshot, former } => {
+                (Record::Restore { volume, snapshot, former }, What::Barrier)
+            }
+            Verb::Snapshot => panic!("logged above"),
         };
         if self.wal.append(&record, &[]).is_err() {
             return false;
         }
-        let what = What::Control;
-        self.pend(Pending { op: NO_OP, volume, block: 0, blocks: 0, what }, &[]);
+        self.pend(Pending { op: NO_OP, volume, block: 0, blocks: u64::MAX, what }, &[]);
+        true
+    }
+
+    /// Appends the records of a group of snapshots, side by side in one write of the log: a crash
+    /// keeps all of them or none.
+    fn log_snapshots(&mut self, control: &Control) -> bool {
+        let count = control.count;
+        if self.pending.room() < count || self.journal.room() < self.pending.len() + count {
+            return false;
+        }
+        let body = [0; BODY_BYTES];
+        let entry_len = Record::Snapshot { volume: 0, snapshot: 0, body: &body }.entry_len();
+        if self.wal.keep_together(count * entry_len, 0).is_err() {
+            return false;
+        }
+        for (member, snapshot) in (0..count).zip(control.id.0..) {
+            let (volume, details) = self.controls.member(member);
+            let record = Record::Snapshot { volume, snapshot, body: &details.body() };
+            let appended = self.wal.append(&record, &[]);
+            assert!(appended.is_ok(), "room was made for all");
+            let what = What::Barrier;
+            self.pend(Pending { op: NO_OP, volume, block: 0, blocks: u64::MAX, what }, &[]);
+        }
         true
     }
 }

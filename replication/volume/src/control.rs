@@ -1,11 +1,25 @@
-//! Volumes come, go and grow: one log record each, one at a time.
+//! Volumes and snapshots come, go and change: control operations, one at a time.
+//!
+//! ```text
+//!   Waiting --checked, logged--> Logged --durable--> Durable --no checkpoint runs--> applied
+//!      |                           |  `--snapshot, restore: takes effect at once--> answered
+//!      `--refused--> answered      `--device failed the log--> answered
+//! ```
+//!
+//! What concerns a snapshot that is in the log only (its deletion, a clone of it, a restore to it,
+//! a new size for its volume) waits until it is in the map, so a replay meets a barrier only with
+//! the catalog that it was logged with.
+
+use std::collections::VecDeque;
 
 use bdev::{Fifo, Status};
-use store::{VolumeError, VolumeId, VolumeSpec};
+use store::{NodeKind, NodeSpec, VolumeError, VolumeId, VolumeRecord};
 
-use crate::core::{Core, QueueState, volume_info};
+use crate::core::{Core, QueueState};
+use crate::details::Details;
 use crate::error::{ControlError, Event, Token};
-use crate::limits::CONTROLS_MAX;
+use crate::layers::{Barrier, BarrierKind};
+use crate::limits::{CONTROLS_MAX, SNAPSHOT_GROUP_MAX};
 
 /// What a new volume is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +38,30 @@ pub struct NewVolume<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Create,
+    Clone {
+        snapshot: u32,
+    },
     Delete,
-    Resize,
+    Resize {
+        shrink: Shrink,
+    },
+    /// Of `count` volumes, which wait in [`Controls::members`].
+    Snapshot,
+    Restore {
+        snapshot: u32,
+        /// The id for what the volume was before, known when it is logged.
+        former: u32,
+    },
+}
+
+/// Whether a volume may get smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shrink {
+    /// It may not.
+    Refuse,
+    /// When nothing is written beyond the new size: neither in the map nor in the log. Requests
+    /// beyond it are refused from the moment at which that is looked at.
+    IfEmpty,
 }
 
 /// A control operation.
@@ -33,79 +69,17 @@ pub(crate) enum Verb {
 pub(crate) struct Control {
     pub(crate) token: Token,
     pub(crate) verb: Verb,
-    /// The volume; of one to be created, known when it is logged.
+    /// The node; of one to be created, known when it is logged. Of a group of snapshots, the
+    /// first: the others follow.
     pub(crate) id: VolumeId,
-    pub(crate) size: u64,
-    uuid: [u8; 16],
-    block_bytes: u32,
-    name: [u8; store::NAME_BYTES_MAX],
-    name_len: usize,
+    pub(crate) details: Details,
+    /// Snapshots in the group.
+    pub(crate) count: usize,
 }
 
-/// Bytes of the body of a Create record.
-pub(crate) const BODY_BYTES: usize = 96;
-
-const _: () = assert!(BODY_BYTES == 32 + store::NAME_BYTES_MAX);
-const _: () = assert!(BODY_BYTES <= wal::RECORD_BODY_MAX);
-
 impl Control {
-    pub(crate) fn new(token: Token, verb: Verb, id: VolumeId) -> Control {
-        let name = [0; store::NAME_BYTES_MAX];
-        let (uuid, size, block_bytes, name_len) = ([0; 16], 0, 0, 0);
-        Control { token, verb, id, size, uuid, block_bytes, name, name_len }
-    }
-
-    /// A creation; the catalog checks the values when its turn comes.
-    pub(crate) fn create(token: Token, volume: &NewVolume<'_>) -> Result<Control, VolumeError> {
-        let mut control = Control::new(token, Verb::Create, VolumeId(0));
-        let bytes = volume.name.as_bytes();
-        let target = control.name.get_mut(..bytes.len()).ok_or(VolumeError::Name)?;
-        target.copy_from_slice(bytes);
-        control.name_len = bytes.len();
-        (control.uuid, control.size) = (volume.uuid, volume.size);
-        control.block_bytes = volume.block_bytes;
-        Ok(control)
-    }
-
-    fn name(&self) -> &str {
-        std::str::from_utf8(&self.name[..self.name_len]).unwrap_or("")
-    }
-
-    pub(crate) fn spec(&self) -> VolumeSpec<'_> {
-        VolumeSpec {
-            id: self.id,
-            uuid: self.uuid,
-            name: self.name(),
-            size: self.size,
-            block_bytes: self.block_bytes,
-        }
-    }
-
-    /// The body of a Create record, as `docs/formats/log.md` lays it out.
-    pub(crate) fn body(&self) -> [u8; BODY_BYTES] {
-        let mut body = [0; BODY_BYTES];
-        body[..16].copy_from_slice(&self.uuid);
-        body[16..24].copy_from_slice(&self.size.to_le_bytes());
-        body[24..28].copy_from_slice(&self.block_bytes.to_le_bytes());
-        let len = u16::try_from(self.name_len).expect("at most 64");
-        body[28..30].copy_from_slice(&len.to_le_bytes());
-        body[32..].copy_from_slice(&self.name);
-        body
-    }
-
-    /// Reads the body of a Create record. `None` when it is not one.
-    pub(crate) fn from_body(id: VolumeId, body: &[u8]) -> Option<Control> {
-        let mut control = Control::new(Token(0), Verb::Create, id);
-        if body.len() != BODY_BYTES {
-            return None;
-        }
-        control.uuid.copy_from_slice(body.get(..16)?);
-        control.size = u64::from_le_bytes(body.get(16..24)?.try_into().ok()?);
-        control.block_bytes = u32::from_le_bytes(body.get(24..28)?.try_into().ok()?);
-        control.name_len = usize::from(u16::from_le_bytes(body.get(28..30)?.try_into().ok()?));
-        control.name.copy_from_slice(body.get(32..)?);
-        std::str::from_utf8(control.name.get(..control.name_len)?).ok()?;
-        Some(control)
+    pub(crate) fn new(token: Token, verb: Verb, id: VolumeId, details: Details) -> Control {
+        Control { token, verb, id, details, count: 0 }
     }
 }
 
@@ -118,20 +92,36 @@ enum First {
     Durable,
 }
 
+/// Snapshots of groups that wait; beyond it further groups are refused.
+const MEMBERS_MAX: usize = 2 * SNAPSHOT_GROUP_MAX;
+
 /// The control operations that wait, in order.
 #[derive(Debug)]
 pub(crate) struct Controls {
-    waiting: Fifo<Control>,
+    pub(crate) waiting: Fifo<Control>,
     first: First,
     next_token: u64,
+    /// Volumes of the groups of snapshots that wait, in the same order, and the new snapshots.
+    members: VecDeque<(u32, Details)>,
+    /// Records of the first control operation that became durable.
+    durable: u32,
     /// A creation waits until no checkpoint knows the volumes that were deleted.
     pub(crate) wants_checkpoint: bool,
+    /// An operation waits until the snapshots in the log are in the map.
+    pub(crate) wants_barriers: bool,
 }
 
 impl Controls {
     pub(crate) fn new() -> Controls {
-        let (waiting, first) = (Fifo::new(CONTROLS_MAX), First::Waiting);
-        Controls { waiting, first, next_token: 1, wants_checkpoint: false }
+        Controls {
+            waiting: Fifo::new(CONTROLS_MAX),
+            first: First::Waiting,
+            next_token: 1,
+            members: VecDeque::with_capacity(MEMBERS_MAX),
+            durable: 0,
+            wants_checkpoint: false,
+            wants_barriers: false,
+        }
     }
 
     /// True when the log says more about volumes than the catalog.
@@ -146,6 +136,53 @@ impl Controls {
     pub(crate) fn next_token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token - 1)
+    }
+
+    pub(crate) fn members_room(&self) -> usize {
+        MEMBERS_MAX - self.members.len()
+    }
+
+    pub(crate) fn push_member(&mut self, volume: VolumeId, details: Details) {
+        assert!(self.members_room() > 0, "room was checked");
+        self.members.push_back((volume.0, details));
+    }
+
+    /// A member of the first group of snapshots.
+    pub(crate) fn member(&self, index: usize) -> (u32, Details) {
+        self.members[index]
+    }
+
+    /// The volume of a member was this large when its snapshot was logged.
+    pub(crate) fn set_member_size(&mut self, index: usize, size: u64, block_bytes: u32) {
+        let details = &mut self.members[index].1;
+        (details.size, details.block_bytes) = (size, block_bytes);
+    }
+
+    /// The members of the first group of snapshots.
+    pub(crate) fn members(&self, count: usize) -> impl Iterator<Item = &(u32, Details)> {
+        self.members.iter().take(count)
+    }
+
+    /// What the next record of the first operation, a snapshot or a restore, does; and whether it
+    /// is its last.
+    pub(crate) fn pop_barrier(&mut self) -> (Barrier, bool) {
+        assert_eq!(self.first, First::Logged);
+        let control = *self.waiting.front().expect("its records were pending");
+        let (volume, id, what, details, last) = match control.verb {
+            Verb::Restore { snapshot, former } => {
+                let what = BarrierKind::Restore { snapshot };
+                (control.id.0, former, what, control.details, true)
+            }
+            _ => {
+                let (volume, details) = self.members.pop_front().expect("one for each record");
+                let id = control.id.0 + self.durable;
+                self.durable += 1;
+                let last = self.durable as usize == control.count;
+                (volume, id, BarrierKind::Snapshot, details, last)
+            }
+        };
+        let (lsn, closed, materialised) = (0, 0, false);
+        (Barrier { lsn, volume, id, what, closed, materialised, details }, last)
     }
 }
 
@@ -168,27 +205,23 @@ impl Core {
             self.apply_control();
         }
         self.controls.wants_checkpoint = false;
+        self.controls.wants_barriers = false;
         while self.controls.first == First::Waiting {
             let Some(mut control) = self.controls.waiting.front().copied() else { return };
-            let closing =
-                |(_, queue): (u32, &QueueState)| queue.volume == control.id.0 && queue.closed;
-            if control.verb == Verb::Delete && self.queues.iter().any(closing) {
-                return; // What a dropped queue had in flight ends first.
-            }
-            let healthy = self.failed.is_none();
-            if healthy && control.verb == Verb::Create && !self.checkpoint.forgot_deleted() {
-                // A replay must not find the old volume in the way of the new one.
-                self.controls.wants_checkpoint = true;
-                return;
-            }
-            let checked = match self.failed {
+            let ready = match self.failed {
                 Some(status) => Err(ControlError::Device(status)),
                 None => self.check_control(&mut control),
             };
-            if let Err(error) = checked {
-                self.controls.waiting.pop();
-                self.answer(control.token, Err(error));
-                continue;
+            match ready {
+                Ok(false) => return,
+                Ok(true) => {}
+                Err(error) => {
+                    for _ in 0..control.count {
+                        self.controls.members.pop_front();
+                    }
+                    self.end_control(Err(error));
+                    continue;
+                }
             }
             if !self.log_control(&control) {
                 return;
@@ -198,59 +231,93 @@ impl Core {
         }
     }
 
-    fn check_control(&mut self, control: &mut Control) -> Result<(), ControlError> {
-        let unknown = ControlError::Volume(VolumeError::Unknown);
+    /// Whether the operation can be logged now: not yet, or never, otherwise.
+    fn check_control(&mut self, control: &mut Control) -> Result<bool, ControlError> {
         match control.verb {
-            Verb::Create => {
-                control.id = self.store.next_volume_id();
-                self.check_new(&control.spec()).map_err(ControlError::Volume)
-            }
-            Verb::Delete => {
-                let known = self.store.volume(control.id).is_some_and(|v| v.is_active());
-                let open = self.queues.iter().any(|(_, q)| q.volume == control.id.0);
-                match (known, open) {
-                    (false, _) => Err(unknown),
-                    (true, true) => Err(ControlError::InUse),
-                    (true, false) => Ok(()),
-                }
-            }
-            Verb::Resize => {
-                let volume = self.store.volume(control.id).filter(|v| v.is_active());
-                let size = volume.ok_or(unknown)?.size_bytes();
-                let block = crate::device::BLOCK as u64;
-                if control.size > store::VOLUME_BYTES_MAX || !control.size.is_multiple_of(block) {
-                    return Err(ControlError::Volume(VolumeError::Size));
-                }
-                if control.size < size { Err(ControlError::Shrink) } else { Ok(()) }
-            }
+            Verb::Create => self.check_create(control),
+            Verb::Clone { snapshot } => self.check_clone(control, VolumeId(snapshot)),
+            Verb::Delete => self.check_delete(control.id),
+            Verb::Resize { shrink } => self.check_resize(control, shrink),
+            Verb::Snapshot => self.check_snapshots(control),
+            Verb::Restore { snapshot, .. } => self.check_restore(control, VolumeId(snapshot)),
         }
     }
 
-    /// What the catalog would say, asked before the record is written.
-    fn check_new(&self, spec: &VolumeSpec<'_>) -> Result<(), VolumeError> {
+    fn check_create(&mut self, control: &mut Control) -> Result<bool, ControlError> {
+        let details = &control.details;
         let block = crate::device::BLOCK as u64;
-        if spec.name.is_empty() {
-            return Err(VolumeError::Name);
-        }
-        if !matches!(spec.block_bytes, 512 | 4096) {
-            return Err(VolumeError::BlockSize);
-        }
         let sizes = block..=store::VOLUME_BYTES_MAX;
-        if !sizes.contains(&spec.size) || !spec.size.is_multiple_of(block) {
-            return Err(VolumeError::Size);
+        if !matches!(details.block_bytes, 512 | 4096) {
+            return Err(ControlError::Volume(VolumeError::BlockSize));
         }
-        let mut count = 0;
-        for volume in self.store.volumes() {
-            count += 1;
-            let same_name = volume.is_active() && volume.name_str() == spec.name;
-            if same_name || volume.uuid == spec.uuid {
-                return Err(VolumeError::Exists);
-            }
+        if !sizes.contains(&details.size) || !details.size.is_multiple_of(block) {
+            return Err(ControlError::Volume(VolumeError::Size));
         }
-        if count >= store::VOLUMES_MAX { Err(VolumeError::TooMany) } else { Ok(()) }
+        self.check_new_volume(control)
     }
 
-    /// The record of the first control operation is durable.
+    /// A new volume, also one that is cloned, as far as the catalog is concerned.
+    pub(crate) fn check_new_volume(&mut self, control: &mut Control) -> Result<bool, ControlError> {
+        if !self.checkpoint.forgot_deleted() {
+            // A replay must not find the old volume in the way of the new one.
+            self.controls.wants_checkpoint = true;
+            return Ok(false);
+        }
+        if self.layers.is_waiting() {
+            // Nodes get into the catalog in the order of their ids.
+            self.controls.wants_barriers = true;
+            return Ok(false);
+        }
+        control.id = self.next_id(1).ok_or(ControlError::Volume(VolumeError::TooMany))?;
+        let mut volumes = 0;
+        for volume in self.store.volumes() {
+            volumes += 1;
+            let name = control.details.name();
+            if volume.is_active() && volume.name_str() == name {
+                return Err(ControlError::Volume(VolumeError::Exists));
+            }
+        }
+        if self.is_uuid_taken(&control.details.uuid) {
+            return Err(ControlError::Volume(VolumeError::Exists));
+        }
+        if volumes >= store::VOLUMES_MAX || self.node_room() == 0 {
+            return Err(ControlError::Volume(VolumeError::TooMany));
+        }
+        Ok(true)
+    }
+
+    fn check_delete(&mut self, id: VolumeId) -> Result<bool, ControlError> {
+        if self.waits_for(id) {
+            return Ok(false);
+        }
+        let closing = |(_, queue): (u32, &QueueState)| queue.volume == id.0 && queue.closed;
+        if self.queues.iter().any(closing) {
+            return Ok(false); // What a dropped queue had in flight ends first.
+        }
+        let known = self.store.volume(id).is_some_and(VolumeRecord::is_active);
+        let open = self.queues.iter().any(|(_, queue)| queue.volume == id.0);
+        match (known, open) {
+            (false, _) => Err(ControlError::Volume(VolumeError::Unknown)),
+            (true, true) => Err(ControlError::InUse),
+            (true, false) => Ok(true),
+        }
+    }
+
+    /// True while snapshots in the log have to get into the map before this node can be changed.
+    pub(crate) fn waits_for(&mut self, node: VolumeId) -> bool {
+        let waits = self.layers.involves(node.0);
+        self.controls.wants_barriers |= waits;
+        waits
+    }
+
+    /// The record of an active volume.
+    pub(crate) fn active_volume(&self, id: VolumeId) -> Result<&VolumeRecord, ControlError> {
+        let is = |record: &&VolumeRecord| record.is_active() && record.kind() == NodeKind::Volume;
+        let unknown = ControlError::Volume(VolumeError::Unknown);
+        self.store.volume(id).filter(is).ok_or(unknown)
+    }
+
+    /// The record of a control operation is durable.
     pub(crate) fn on_control_durable(&mut self) {
         assert_eq!(self.controls.first, First::Logged);
         self.controls.first = First::Durable;
@@ -258,35 +325,48 @@ impl Core {
 
     /// A durable control operation takes effect.
     fn apply_control(&mut self) {
-        let control = self.controls.waiting.pop().expect("it waits until it is applied");
-        self.controls.first = First::Waiting;
+        let control = *self.controls.waiting.front().expect("it waits until it is applied");
+        let Control { id, details, .. } = control;
         let done = match control.verb {
-            Verb::Create => self.store.create_volume(&control.spec()),
+            Verb::Create => self.store.create_volume(&details.spec(id.0)),
+            Verb::Clone { snapshot } => {
+                let spec = NodeSpec { id, uuid: details.uuid, name: details.name() };
+                self.store.create_clone(VolumeId(snapshot), &spec, 0)
+            }
             Verb::Delete => {
-                self.store.delete_volume(control.id);
+                self.store.delete_volume(id);
+                self.layers.remove(id.0);
                 self.checkpoint.deleted();
                 Ok(())
             }
-            Verb::Resize => self.store.resize_volume(control.id, control.size),
+            Verb::Resize { .. } => self.store.resize_volume(id, details.size),
+            Verb::Snapshot | Verb::Restore { .. } => panic!("they take effect in the layers"),
         };
-        if control.verb == Verb::Resize && done.is_ok() {
-            for (_, queue) in self.queues.iter_mut().filter(|(_, q)| q.volume == control.id.0) {
-                queue.info = volume_info(control.size, queue.info.block_size);
-            }
+        if matches!(control.verb, Verb::Resize { .. }) && done.is_ok() {
+            self.set_queue_sizes(id, details.size);
         }
         self.written_at = self.now;
-        self.answer(control.token, done.map(|()| control.id).map_err(ControlError::Volume));
+        self.end_control(done.map(|()| id).map_err(ControlError::Volume));
     }
 
-    /// The record of the first control operation will never be durable.
+    /// All records of a snapshot or a restore are durable.
+    pub(crate) fn controls_done(&mut self) {
+        let id = self.controls.waiting.front().expect("it waits until it is done").id;
+        self.end_control(Ok(id));
+    }
+
+    /// The records of the first control operation will never be durable.
     pub(crate) fn on_control_failed(&mut self, status: Status) {
-        let control = self.controls.waiting.pop().expect("its record was pending");
-        self.controls.first = First::Waiting;
-        self.answer(control.token, Err(ControlError::Device(status)));
+        self.end_control(Err(ControlError::Device(status)));
     }
 
-    fn answer(&mut self, token: Token, result: Result<VolumeId, ControlError>) {
-        let pushed = self.events.push(Event::Control { token, result });
+    /// The first control operation is over.
+    fn end_control(&mut self, result: Result<VolumeId, ControlError>) {
+        let control = self.controls.waiting.pop().expect("it waits until it is over");
+        self.controls.first = First::Waiting;
+        self.controls.durable = 0;
+        self.quiesced = None;
+        let pushed = self.events.push(Event::Control { token: control.token, result });
         assert!(pushed.is_ok(), "a place was kept when the operation was taken");
     }
 }

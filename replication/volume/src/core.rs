@@ -13,6 +13,7 @@ use crate::destage::Destage;
 use crate::device::{Device, Purpose};
 use crate::error::Event;
 use crate::journal::{Journal, Marks};
+use crate::layers::Layers;
 use crate::limits::{
     ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX,
     PENDING_MAX, QUEUES_MAX,
@@ -35,6 +36,19 @@ pub(crate) struct QueueState {
     pub(crate) closed: bool,
     /// The volume is being deleted.
     pub(crate) gone: bool,
+    /// It is a queue to a snapshot.
+    pub(crate) read_only: bool,
+}
+
+impl QueueState {
+    fn check(&self, request: &Request) -> Result<(), Status> {
+        self.info.check(request)?;
+        match request.op {
+            Op::Read | Op::Compare | Op::Flush => Ok(()),
+            _ if self.read_only => Err(Status::WriteProtected),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An engine that serves I/O. See the crate documentation for what calls what.
@@ -43,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) wal: Wal,
     pub(crate) overlay: Overlay,
+    pub(crate) layers: Layers,
     pub(crate) journal: Journal,
     /// Records appended and not yet durable, and the checksums of their blocks.
     pub(crate) pending: Fifo<Pending>,
@@ -76,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) marks: Marks,
     pub(crate) controls: Controls,
+    /// The volume that takes no new requests, because it is about to be restored.
+    pub(crate) quiesced: Option<u32>,
     pub(crate) events: Fifo<Event>,
     pub(crate) stats: Stats,
     pub(crate) failed: Option<Status>,
@@ -99,6 +116,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) wal: Wal,
     pub(crate) overlay: Overlay,
+    pub(crate) layers: Layers,
     pub(crate) journal: Journal,
     pub(crate) marks: Marks,
     pub(crate) destage: Destage,
@@ -112,7 +130,7 @@ impl Core {
     pub(crate) fn new(parts: Parts) -> Core {
         let stats = Stats { replayed_records: parts.replayed, ..Stats::default() };
         let mut checkpoint = Checkpoint::new(parts.wal.tail());
-        if parts.store.nodes().all(|volume| volume.is_active()) {
+        if parts.store.nodes().all(|node| node.is_active()) {
             checkpoint.nothing_deleted();
         }
         Core {
@@ -122,6 +140,7 @@ impl Core {
             checkpoint,
             wal: parts.wal,
             overlay: parts.overlay,
+            layers: parts.layers,
             journal: parts.journal,
             pending: Fifo::new(PENDING_MAX),
             crcs: Fifo::new(PENDING_CRCS_MAX),
@@ -143,6 +162,7 @@ impl Core {
             destage: parts.destage,
             marks: parts.marks,
             controls: Controls::new(),
+            quiesced: None,
             events: Fifo::new(EVENTS_MAX),
             stats,
             failed: None,
@@ -215,6 +235,10 @@ impl Core {
                 self.device.ios.remove(key);
                 self.on_window_read(completion.status, buf);
             }
+            (Purpose::CopyRead { .. }, Data::Into(buf)) => {
+                self.device.ios.remove(key);
+                self.on_copy_read(&io, completion.status, buf);
+            }
             (Purpose::Destage { .. }, Data::From(buf)) => {
                 self.on_destaged(key, completion.status, buf);
             }
@@ -226,6 +250,9 @@ impl Core {
     pub(crate) fn submit(&mut self, queue: u32, requests: &mut Fifo<Request>) {
         loop {
             let Some(state) = self.queues.get_mut(queue) else { return };
+            if self.quiesced == Some(state.volume) {
+                return;
+            }
             let full = state.in_flight as usize >= state.done.capacity() || self.ops.is_full();
             let crowded = self.parked_writes.len() >= OPS_MAX / 2;
             if full || requests.front().is_none_or(|next| crowded && next.op != Op::Read) {
@@ -233,7 +260,7 @@ impl Core {
             }
             let Some(request) = requests.pop() else { return };
             state.in_flight += 1;
-            let refused = if state.gone { Err(Status::Gone) } else { state.info.check(&request) };
+            let refused = if state.gone { Err(Status::Gone) } else { state.check(&request) };
             if let Err(status) = refused {
                 self.stats.host_errors += 1;
                 push_done(state, request.complete(status));
@@ -388,6 +415,7 @@ impl Core {
             log_used_bytes: self.wal.used_blocks() * block,
             overlay_blocks: self.overlay.len() as u64,
             healed_pages: self.store.stats().healed,
+            waiting_snapshots: self.layers.waiting().count() as u64,
             parked_now: (self.parked_writes.len() + self.parked_directs.len()) as u64,
             free_bytes: self.store.free_extents() * store::EXTENT_BYTES,
             total_bytes: self.store.total_extents() * store::EXTENT_BYTES,

@@ -3,12 +3,15 @@
 //! ```text
 //!  Idle --window--> Reading --log blocks read--> Applying --all edited and written--> Idle
 //!    |                 (no log data: straight to)   ^
-//!    `--zeroed range--> Zeroing ------- unmapped ---'----------------------------------^
+//!    |--zeroed range--> Zeroing ------- unmapped ---'----------------------------------|
+//!    `--barrier------> Barrier ------- a checkpoint has what it asks for --------------'
 //! ```
 //!
 //! Only this machine changes leaves. A block is written in place when its extent is mapped: the log
 //! still holds it until a checkpoint with the new checksum is durable, so a crash at any point is
-//! repaired by doing it again. Reads keep going to the log until then.
+//! repaired by doing it again. Reads keep going to the log until then. An extent that a snapshot
+//! shares is not written: the whole extent is copied (`cow.rs`). A window never crosses a barrier
+//! (`barrier.rs`), so all of its blocks of one volume are of one layer.
 
 use std::ops::Range;
 
@@ -16,6 +19,7 @@ use bdev::{Buf, BufMut, Flags, Status};
 use store::VolumeId;
 
 use crate::core::Core;
+use crate::cow::Cow;
 use crate::device::{Io, Purpose};
 use crate::journal::{Entry, Kind};
 use crate::limits::{
@@ -28,6 +32,7 @@ use crate::write::EXTENT_BLOCKS;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub(crate) volume: u32,
+    pub(crate) layer: u32,
     pub(crate) block: u64,
     pub(crate) lsn: u64,
     pub(crate) crc: u32,
@@ -51,6 +56,10 @@ pub(crate) enum Phase {
     Reading,
     Applying,
     Zeroing,
+    /// Barriers at the head of the journal are in the store, for the next checkpoint.
+    Barrier {
+        count: usize,
+    },
 }
 
 /// The destager.
@@ -70,13 +79,15 @@ pub(crate) struct Destage {
     pub(crate) entries: u64,
     attempts: u32,
     pub(crate) in_flight: u32,
+    /// Extents that are being copied because they are shared.
+    pub(crate) cow: Cow,
     /// What is left of a zeroed range: whole extents, and the extents at its edges.
     pub(crate) zeroing: Range<u64>,
     pub(crate) edges: [Option<u64>; 2],
 }
 
 impl Destage {
-    pub(crate) fn new(segment: BufMut) -> Destage {
+    pub(crate) fn new(segment: BufMut, cow: Cow) -> Destage {
         Destage {
             phase: Phase::Idle,
             active: false,
@@ -88,6 +99,7 @@ impl Destage {
             entries: 0,
             attempts: 0,
             in_flight: 0,
+            cow,
             zeroing: 0..0,
             edges: [None; 2],
         }
@@ -115,6 +127,7 @@ impl Core {
             Phase::Reading => self.read_window(),
             Phase::Applying => self.apply_window(),
             Phase::Zeroing => self.zero_step(),
+            Phase::Barrier { .. } => false, // The next checkpoint moves it on.
         }
     }
 
@@ -124,7 +137,7 @@ impl Core {
             return false;
         }
         let used = self.wal.used_blocks() * 100 / self.wal.ring_blocks();
-        let pressed = used >= DESTAGE_START || self.is_scarce();
+        let pressed = used >= DESTAGE_START || self.is_scarce() || self.layers.is_waiting();
         self.destage.active = pressed || (self.destage.active && used >= DESTAGE_START / 2);
         self.destage.active || self.wants_all()
     }
@@ -132,6 +145,9 @@ impl Core {
     fn begin_window(&mut self) -> bool {
         if !self.wants_window() || self.checkpoint.wanted {
             return false;
+        }
+        if self.journal.peek(0).is_some_and(|entry| entry.kind == Kind::Barrier) {
+            return self.begin_barrier();
         }
         self.destage.candidates.clear();
         self.destage.entries = 0;
@@ -145,7 +161,7 @@ impl Core {
                 }
                 break;
             }
-            if !self.collect(&entry) {
+            if entry.kind == Kind::Barrier || !self.collect(&entry) {
                 break;
             }
             self.destage.entries += 1;
@@ -185,13 +201,13 @@ impl Core {
             }
             Kind::Direct { extent, owned } => {
                 let blocks = entry.block..entry.block + entry.blocks;
-                let live = blocks.clone().any(|b| self.is_newest(entry.volume, b, entry.lsn));
+                let live = blocks.clone().any(|b| self.is_newest(entry.layer, b, entry.lsn));
                 if live && alive {
                     let what = Move::Adopt { extent, owned };
-                    let Entry { lsn, volume, block, .. } = *entry;
-                    let crc = 0;
-                    let done = false;
-                    self.destage.candidates.push(Candidate { volume, block, lsn, crc, what, done });
+                    let Entry { lsn, volume, layer, block, .. } = *entry;
+                    let (crc, done) = (0, false);
+                    let candidate = Candidate { volume, layer, block, lsn, crc, what, done };
+                    self.destage.candidates.push(candidate);
                 } else if owned {
                     // Free after the next checkpoint: until then a replay may ask for it.
                     let extent = self.extent(extent);
@@ -199,7 +215,7 @@ impl Core {
                     self.store.release(extent);
                 }
             }
-            Kind::ZeroRange => panic!("zeroed ranges have windows of their own"),
+            Kind::ZeroRange | Kind::Barrier => panic!("they have windows of their own"),
         }
         true
     }
@@ -207,20 +223,22 @@ impl Core {
     fn collect_blocks(&mut self, entry: &Entry, alive: bool) -> u64 {
         let mut found = 0;
         for index in 0..entry.blocks {
-            let (volume, block, lsn) = (entry.volume, entry.block + index, entry.lsn);
-            if !alive || !self.is_newest(volume, block, lsn) {
-                if self.overlay.unreserve(volume, block, lsn) {
-                    self.unreserve(volume, block);
+            let Entry { volume, layer, lsn, .. } = *entry;
+            let block = entry.block + index;
+            if !alive || !self.is_newest(layer, block, lsn) {
+                if self.overlay.unreserve(layer, block, lsn) {
+                    self.unreserve(layer, block);
                 }
                 continue;
             }
-            let version = self.overlay.find_block(volume, block).expect("just seen");
+            let version = self.overlay.find_block(layer, block).expect("just seen");
             let what = match entry.kind {
                 Kind::Write { position } => Move::Copy(position + index),
                 _ => Move::Clear,
             };
-            let crc = version.crc;
-            self.destage.candidates.push(Candidate { volume, block, lsn, crc, what, done: false });
+            let (crc, done) = (version.crc, false);
+            let candidate = Candidate { volume, layer, block, lsn, crc, what, done };
+            self.destage.candidates.push(candidate);
             found += 1;
         }
         found
@@ -230,9 +248,9 @@ impl Core {
         self.store.volume(VolumeId(volume)).is_some_and(|volume| volume.is_active())
     }
 
-    /// True when the record with this LSN is the last that touched the block.
-    pub(crate) fn is_newest(&self, volume: u32, block: u64, lsn: u64) -> bool {
-        self.overlay.find(volume, block).is_some_and(|version| version.lsn == lsn)
+    /// True when the record with this LSN is the last of its layer that touched the block.
+    pub(crate) fn is_newest(&self, layer: u32, block: u64, lsn: u64) -> bool {
+        self.overlay.find(layer, block).is_some_and(|version| version.lsn == lsn)
     }
 
     fn read_window(&mut self) -> bool {
@@ -308,6 +326,7 @@ impl Core {
             let segment = data.try_unique().expect("every slice came back with its completion");
             self.destage.free = Some(segment);
         }
+        self.destage.cow.end_window();
         self.journal.advance(self.destage.entries);
         self.destage.phase = Phase::Idle;
     }
@@ -315,12 +334,15 @@ impl Core {
     /// A destage write ended.
     pub(crate) fn on_destaged(&mut self, key: u32, status: Status, buf: Buf) {
         let io = self.device.ios.get_mut(key).expect("held");
-        let Purpose::Destage { attempts } = io.purpose else { panic!("a destage write") };
+        let Purpose::Destage { attempts, copy } = io.purpose else { panic!("a destage write") };
         if !status.is_ok() && attempts + 1 < DESTAGE_ATTEMPTS_MAX {
-            io.purpose = Purpose::Destage { attempts: attempts + 1 };
+            io.purpose = Purpose::Destage { attempts: attempts + 1, copy };
             return self.device.write_again(key, buf, Flags::NONE);
         }
         drop(buf);
+        if let Some(slot) = copy {
+            self.destage.cow.written(slot);
+        }
         self.device.ios.remove(key);
         self.destage.in_flight -= 1;
         if !status.is_ok() {

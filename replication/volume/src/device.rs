@@ -30,8 +30,10 @@ pub(crate) enum Purpose {
     Flush,
     /// The log blocks of a destage window.
     WindowRead,
-    /// Blocks on their way from the log to their extent.
-    Destage { attempts: u32 },
+    /// The old content of an extent that is copied, and what it was tried already.
+    CopyRead { slot: usize, attempts: u32 },
+    /// Blocks on their way from the log to their extent, with old ones if they are a copy's.
+    Destage { attempts: u32, copy: Option<usize> },
 }
 
 /// A request of the engine in flight.

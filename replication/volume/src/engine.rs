@@ -6,13 +6,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bdev::{Completion, Fifo, Info, Instant, Pool, Queue, Request};
-use store::{FormatOptions, VolumeId};
+use store::{FormatOptions, VolumeId, VolumeRecord};
 
-use crate::control::{Control, NewVolume, Verb};
+use crate::control::{Control, NewVolume, Shrink, Verb};
 use crate::core::{Core, QueueState, volume_info};
+use crate::details::Details;
 use crate::device::Device;
 use crate::error::{ControlError, Event, OpenError, Token};
 use crate::opening::{Opening, Options};
+use crate::snapshot::{NewClone, NewSnapshot, Snapshot};
 use crate::stats::Stats;
 
 /// A volume as the catalog knows it.
@@ -30,6 +32,8 @@ pub struct Volume {
     pub block_bytes: u32,
     /// Bytes of the store that its map takes, in whole extents, as of the last checkpoint.
     pub used_bytes: u64,
+    /// The snapshot that it was cloned from, which may be gone by now.
+    pub cloned_from: Option<VolumeId>,
 }
 
 impl Volume {
@@ -136,18 +140,31 @@ impl Engine {
     /// The volumes, in no order. Empty until the engine is ready.
     pub fn volumes(&self) -> Vec<Volume> {
         let Some(core) = self.core() else { return Vec::new() };
-        core.store.volumes().filter(|record| record.is_active()).map(volume_of).collect()
+        let active = core.store.volumes().filter(|record| record.is_active());
+        active.map(|record| core.volume_of(record)).collect()
     }
 
     /// The volume with this id.
     pub fn volume(&self, id: VolumeId) -> Option<Volume> {
-        self.core()?.store.volume(id).filter(|record| record.is_active()).map(volume_of)
+        let core = self.core()?;
+        core.active_volume(id).ok().map(|record| core.volume_of(record))
     }
 
     /// The volume with this name.
     pub fn volume_by_name(&self, name: &str) -> Option<Volume> {
-        let mut volumes = self.core()?.store.volumes();
-        volumes.find(|record| record.is_active() && record.name_str() == name).map(volume_of)
+        let core = self.core()?;
+        let is = |record: &&VolumeRecord| record.is_active() && record.name_str() == name;
+        core.store.volumes().find(is).map(|record| core.volume_of(record))
+    }
+
+    /// The snapshots, oldest first. Empty until the engine is ready.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.core().map(Core::snapshots).unwrap_or_default()
+    }
+
+    /// The snapshot with this id.
+    pub fn snapshot(&self, id: VolumeId) -> Option<Snapshot> {
+        self.core()?.snapshot(id)
     }
 
     /// The store's UUID, once it is known.
@@ -162,30 +179,82 @@ impl Engine {
     pub fn create_volume(&mut self, volume: &NewVolume<'_>) -> Result<Token, ControlError> {
         let core = self.core_mut().ok_or(ControlError::NotReady)?;
         let token = core.controls.next_token();
-        core.control(Control::create(token, volume).map_err(ControlError::Volume)?)
+        let mut details = details_of(volume.uuid, volume.name)?;
+        (details.size, details.block_bytes) = (volume.size, volume.block_bytes);
+        core.control(Control::new(token, Verb::Create, VolumeId(0), details))
     }
 
-    /// Starts to delete a volume, which must have no open queue. Its space comes back in the
-    /// background.
+    /// Starts to make a snapshot of each of these volumes, all of the same moment: of any two
+    /// writes that were completed one before the other was submitted, none has the later without
+    /// the earlier. The event names the first; the ids of the others follow it, in order. No write
+    /// waits for it.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now, or the group is empty, too large or names a volume twice.
+    pub fn create_snapshots(&mut self, group: &[NewSnapshot<'_>]) -> Result<Token, ControlError> {
+        self.core_mut().ok_or(ControlError::NotReady)?.create_snapshots(group)
+    }
+
+    /// Starts to make a volume that begins as what a snapshot holds. Nothing is copied until either
+    /// of them changes.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now.
+    pub fn clone_snapshot(
+        &mut self,
+        snapshot: VolumeId,
+        clone: &NewClone<'_>,
+    ) -> Result<Token, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        let details = details_of(clone.uuid, clone.name)?;
+        let token = core.controls.next_token();
+        let verb = Verb::Clone { snapshot: snapshot.0 };
+        core.control(Control::new(token, verb, VolumeId(0), details))
+    }
+
+    /// Starts to make a volume what one of its snapshots (or one of its family's) holds. New
+    /// requests stay with the caller until it is durable, those that were taken end before.
+    /// Other snapshots stay, later ones too. The volume does not get smaller by it.
+    ///
+    /// # Errors
+    /// When the engine cannot take it now.
+    pub fn restore_volume(
+        &mut self,
+        volume: VolumeId,
+        snapshot: VolumeId,
+    ) -> Result<Token, ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        let token = core.controls.next_token();
+        let verb = Verb::Restore { snapshot: snapshot.0, former: 0 };
+        core.control(Control::new(token, verb, volume, Details::default()))
+    }
+
+    /// Starts to delete a volume or a snapshot, which must have no open queue. What nobody shares
+    /// with it comes back in the background.
     ///
     /// # Errors
     /// When the engine cannot take it now.
     pub fn delete_volume(&mut self, id: VolumeId) -> Result<Token, ControlError> {
         let core = self.core_mut().ok_or(ControlError::NotReady)?;
         let token = core.controls.next_token();
-        core.control(Control::new(token, Verb::Delete, id))
+        core.control(Control::new(token, Verb::Delete, id, Details::default()))
     }
 
-    /// Starts to make a volume larger. Open queues have the new size when the event comes.
+    /// Starts to make a volume larger, or smaller where `shrink` allows. Open queues have the new
+    /// size when the event comes.
     ///
     /// # Errors
     /// When the engine cannot take it now.
-    pub fn resize_volume(&mut self, id: VolumeId, bytes: u64) -> Result<Token, ControlError> {
+    pub fn resize_volume(
+        &mut self,
+        id: VolumeId,
+        bytes: u64,
+        shrink: Shrink,
+    ) -> Result<Token, ControlError> {
         let core = self.core_mut().ok_or(ControlError::NotReady)?;
         let token = core.controls.next_token();
-        let mut control = Control::new(token, Verb::Resize, id);
-        control.size = bytes;
-        core.control(control)
+        let details = Details::of_size(bytes, 0);
+        core.control(Control::new(token, Verb::Resize { shrink }, id, details))
     }
 
     /// What happened since the last call.
@@ -259,12 +328,16 @@ impl Engine {
         if core.draining {
             return Err(ControlError::NotReady);
         }
-        let unknown = ControlError::Volume(store::VolumeError::Unknown);
-        let record = core.store.volume(id).filter(|record| record.is_active()).ok_or(unknown)?;
-        let info = volume_info(record.size_bytes(), record.block_bytes());
+        let (read_only, info) = match core.snapshot(id) {
+            Some(snapshot) => (true, snapshot.info()),
+            None => {
+                let (size, block_bytes) = core.volume_size(id)?;
+                (false, volume_info(size, block_bytes))
+            }
+        };
         let done = Fifo::new(depth.clamp(1, bdev::QUEUE_DEPTH_MAX) as usize);
         let (volume, in_flight, closed, gone) = (id.0, 0, false, false);
-        let queue = QueueState { volume, info, done, in_flight, closed, gone };
+        let queue = QueueState { volume, info, done, in_flight, closed, gone, read_only };
         core.queues.insert(queue).map_err(|_| ControlError::Busy)
     }
 
@@ -334,13 +407,21 @@ impl fmt::Debug for Engine {
 /// How soon to come back when something waits that no completion announces (a free buffer).
 const BUSY: Duration = Duration::from_millis(1);
 
-fn volume_of(record: &store::VolumeRecord) -> Volume {
-    Volume {
-        id: record.volume_id(),
-        uuid: record.uuid,
-        name: record.name_str().to_owned(),
-        size: record.size_bytes(),
-        block_bytes: record.block_bytes(),
-        used_bytes: record.mapped.get().saturating_mul(store::EXTENT_BYTES),
+fn details_of(uuid: [u8; 16], name: &str) -> Result<Details, ControlError> {
+    Details::new(uuid, name).map_err(ControlError::Volume)
+}
+
+impl Core {
+    fn volume_of(&self, record: &VolumeRecord) -> Volume {
+        let size = self.layers.restored_size(record.id.get());
+        Volume {
+            id: record.volume_id(),
+            uuid: record.uuid,
+            name: record.name_str().to_owned(),
+            size: size.unwrap_or(record.size_bytes()),
+            block_bytes: record.block_bytes(),
+            used_bytes: record.mapped.get().saturating_mul(store::EXTENT_BYTES),
+            cloned_from: record.origin_snapshot(),
+        }
     }
 }

@@ -54,7 +54,7 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// Why a volume could not be created, deleted, resized or opened.
+/// Why a volume or a snapshot could not be created, changed, deleted or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlError {
@@ -64,8 +64,12 @@ pub enum ControlError {
     Busy,
     /// The catalog refuses.
     Volume(VolumeError),
-    /// Volumes do not shrink.
+    /// The new size is smaller, and shrinking was not asked for.
     Shrink,
+    /// Something is written beyond the new, smaller size.
+    NotEmpty,
+    /// A group of snapshots is empty, too large, or names a volume or a UUID twice.
+    Group,
     /// The volume has open queues.
     InUse,
     /// The device failed the log.
@@ -78,7 +82,11 @@ impl fmt::Display for ControlError {
             ControlError::NotReady => f.write_str("the store is not ready"),
             ControlError::Busy => f.write_str("too many operations at one time"),
             ControlError::Volume(error) => error.fmt(f),
-            ControlError::Shrink => f.write_str("a volume does not shrink"),
+            ControlError::Shrink => f.write_str("a volume does not shrink unless told to"),
+            ControlError::NotEmpty => f.write_str("there is data beyond the new size"),
+            ControlError::Group => {
+                f.write_str("a group of snapshots is empty, too large, or names something twice")
+            }
             ControlError::InUse => f.write_str("the volume is in use"),
             ControlError::Device(status) => write!(f, "the device failed the log: {status:?}"),
         }
@@ -106,7 +114,7 @@ pub enum Damaged {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A control operation is over; a created volume has this id.
+    /// A control operation is over; a created volume or snapshot has this id.
     Control {
         /// What [`crate::Engine::create_volume`] and its like returned.
         token: Token,

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Zero,
     /// A range that reads as zeroes, in the overlay's list of ranges.
     ZeroRange,
+    /// A layer of the volume ends here: the next of the barriers in `layers.rs`.
+    Barrier,
 }
 
 /// A record of the log that the map does not have, or has but not durably.
@@ -31,6 +33,8 @@ pub(crate) enum Kind {
 pub(crate) struct Entry {
     pub(crate) lsn: u64,
     pub(crate) volume: u32,
+    /// The layer of the volume that it belongs to.
+    pub(crate) layer: u32,
     pub(crate) block: u64,
     pub(crate) blocks: u64,
     pub(crate) kind: Kind,
@@ -48,7 +52,7 @@ pub(crate) struct Journal {
 
 impl Journal {
     pub(crate) fn new(capacity: usize) -> Journal {
-        let empty = Entry { lsn: 0, volume: 0, block: 0, blocks: 0, kind: Kind::Zero };
+        let empty = Entry { lsn: 0, volume: 0, layer: 0, block: 0, blocks: 0, kind: Kind::Zero };
         let entries = vec![empty; capacity.next_power_of_two()].into();
         Journal { entries, first: 0, cursor: 0, end: 0 }
     }
@@ -156,7 +160,8 @@ mod tests {
     #[test]
     fn entries_pass_from_pending_to_destaged_to_forgotten() {
         let mut journal = Journal::new(4);
-        let entry = |lsn| Entry { lsn, volume: 1, block: lsn, blocks: 1, kind: Kind::Zero };
+        let (volume, layer, blocks, kind) = (1, 1, 1, Kind::Zero);
+        let entry = |lsn| Entry { lsn, volume, layer, block: lsn, blocks, kind };
         for lap in 0..5 {
             for i in 1..=4 {
                 journal.push(entry(lap * 4 + i));

@@ -77,16 +77,20 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod barrier;
 mod checkpoint;
 mod commit;
 mod control;
 mod core;
+mod cow;
 mod destage;
+mod details;
 mod device;
 mod engine;
 mod error;
 mod exclusive;
 mod journal;
+mod layers;
 mod limits;
 mod lock;
 mod op;
@@ -94,15 +98,19 @@ mod opening;
 mod overlay;
 mod queue;
 mod read;
+mod replay;
+mod resize;
+mod snapshot;
 mod stats;
 mod write;
 mod zeroing;
 
-pub use control::NewVolume;
+pub use control::{NewVolume, Shrink};
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
-pub use limits::{ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX};
+pub use limits::{ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX, SNAPSHOT_GROUP_MAX};
 pub use opening::Options;
 pub use queue::VolumeQueue;
+pub use snapshot::{NewClone, NewSnapshot, Snapshot};
 pub use stats::Stats;
 pub use store::{FormatOptions, VolumeId};

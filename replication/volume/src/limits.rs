@@ -45,8 +45,23 @@ pub(crate) const PENDING_MAX: usize = 4096;
 /// Checksums of records appended and not yet durable; beyond it writes wait.
 pub(crate) const PENDING_CRCS_MAX: usize = 16384;
 
-/// Control operations (create, delete, resize) in flight; beyond it they are refused.
+/// Control operations (create, delete, snapshot ...) in flight; beyond it they are refused.
 pub const CONTROLS_MAX: usize = 16;
+
+/// Volumes that one consistent snapshot covers at most; larger groups are refused. All records of a
+/// group share one group of the log.
+pub const SNAPSHOT_GROUP_MAX: usize = 64;
+
+/// Snapshots and restores whose records the overlay knows; the next one waits for a checkpoint.
+pub(crate) const BARRIERS_MAX: usize = 2 * SNAPSHOT_GROUP_MAX;
+
+/// Layers of one volume; at this many a further snapshot or restore of it waits for the destager. A
+/// read looks into each.
+pub(crate) const LAYERS_MAX: usize = 8;
+
+/// Extents that are being copied at one time because a snapshot shares them, each in a buffer of
+/// 64 KiB that is taken when the engine is opened. Fewer when the pool is small, at least one.
+pub(crate) const COPIES_MAX: usize = 8;
 
 /// Events kept for [`crate::Engine::poll_event`]; further integrity reports are only counted.
 pub const EVENTS_MAX: usize = 64;
@@ -106,5 +121,11 @@ const _: () = assert!((wal::HEADER_BLOCKS_MAX + ATOMIC_BLOCKS_MAX) * 4096 <= wal
 const _: () = assert!(ATOMIC_BYTES as u64 == store::EXTENT_BYTES);
 // The smallest log that a store may have is large enough for groups of that size.
 const _: () = assert!(store::LOG_BYTES_MIN >= wal::RING_GROUPS_MIN * wal::GROUP_BYTES_MIN as u64);
+// The checksums of a whole extent fit a request's.
+const _: () = assert!(RUN_BLOCKS_MAX >= store::EXTENT_BLOCKS);
+// A group's records (32 + 96 bytes each) fit the header of one group of the log, and the store
+// takes all of them into one checkpoint.
+const _: () = assert!(SNAPSHOT_GROUP_MAX * 128 + 4096 <= wal::HEADER_BLOCKS_MAX * wal::BLOCK_BYTES);
+const _: () = assert!(SNAPSHOT_GROUP_MAX <= store::STAGED_MAX);
 // Every destage write has a slot beside those of hosts.
 const _: () = assert!(DESTAGE_FULL as usize <= IOS_MAX / 2);

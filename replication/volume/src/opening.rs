@@ -3,18 +3,19 @@
 use std::rc::Rc;
 
 use bdev::{Info, Pool};
-use store::{ExtentState, Format, FormatOptions, LogTail, Mount, Store, VolumeId};
-use wal::{Config, Lsn, Point, Record, Replay, Scan, ScanStep, Wal};
+use store::{Format, FormatOptions, LogTail, Mount, Store};
+use wal::{Config, Lsn, Point, Replay, Scan, ScanStep, Wal};
 
-use crate::control::Control;
 use crate::core::{Core, Parts};
+use crate::cow::Cow;
 use crate::destage::Destage;
 use crate::device::{BLOCK, Device};
 use crate::error::OpenError;
-use crate::journal::{Entry, Journal, Kind, Marks};
-use crate::limits::{IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX, ZERO_BLOCKS_MAX};
-use crate::overlay::{Overlay, Place, Version, ZeroRange};
-use crate::write::EXTENT_BLOCKS;
+use crate::journal::{Journal, Marks};
+use crate::layers::Layers;
+use crate::limits::{COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX};
+use crate::overlay::Overlay;
+use crate::replay::{Replayed, claim};
 
 /// How to open an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub struct Options {
     /// Page cache of the store, in frames of 4 KiB.
     pub frames: u32,
     /// Largest group of the log in bytes. By default what the ring allows, up to 1 MiB. Four
-    /// segments of that size are taken from the pool, and one of 1 MiB for destaging.
+    /// segments of that size are taken from the pool, one of 1 MiB for destaging, and up to eight
+    /// of 64 KiB for copying what snapshots share.
     pub group_bytes: Option<usize>,
     /// Nanoseconds without a write after which everything is destaged and checkpointed.
     pub idle_ns: u64,
@@ -57,17 +59,7 @@ struct Scanning {
     config: Config,
     tail: Point,
     scan: Scan,
-    replay: State,
-}
-
-/// What a replay builds.
-struct State {
-    overlay: Overlay,
-    journal: Journal,
-    marks: Marks,
-    replayed: u64,
-    reserved: u64,
-    error: Option<OpenError>,
+    replay: Replayed,
 }
 
 impl Opening {
@@ -154,8 +146,9 @@ impl Opening {
         // The same for every mount of a store: what was logged once can always be replayed.
         let ring = usize::try_from(blocks).unwrap_or(usize::MAX);
         let slots = ring.max(OVERLAY_BLOCKS_MIN.min(ring.saturating_mul(16)));
-        let replay = State {
+        let replay = Replayed {
             overlay: Overlay::new(slots, RANGES_MAX),
+            layers: Layers::new(),
             // Half as much again: the log's watermarks are met before the journal is crowded.
             journal: Journal::new(slots + slots / 2),
             marks: Marks::new(tail, blocks),
@@ -175,6 +168,10 @@ impl Opening {
         claim(&mut store, &replay.overlay, &mut replay.journal);
         replay.marks.push(head);
         let segment = scan.into_segment().ok_or(OpenError::NoBuffers)?;
+        let extent = usize::try_from(store::EXTENT_BYTES).expect("64 KiB");
+        let mut copies = (0..COPIES_MAX).map_while(|_| self.pool.take(extent)).peekable();
+        copies.peek().ok_or(OpenError::NoBuffers)?;
+        let cow = Cow::new(copies);
         let wal = Wal::new(config, tail, head, &self.pool).map_err(OpenError::LogConfig)?;
         let payload = config.group_bytes / BLOCK - wal::HEADER_BLOCKS_MAX;
         Ok(Box::new(Core::new(Parts {
@@ -183,9 +180,10 @@ impl Opening {
             store,
             wal,
             overlay: replay.overlay,
+            layers: replay.layers,
             journal: replay.journal,
             marks: replay.marks,
-            destage: Destage::new(segment),
+            destage: Destage::new(segment, cow),
             reserved: replay.reserved,
             piece_blocks: payload.min(wal::RECORD_BLOCKS_MAX) as u64,
             idle_ns: self.options.idle_ns,
@@ -213,139 +211,4 @@ impl Scanning {
             Replay::Boundary(point) => replay.marks.push(point),
         })
     }
-}
-
-impl State {
-    /// Enters a record of the log as if it had just become durable.
-    fn record(&mut self, store: &mut Store, lsn: u64, record: Record<'_>, payload: u64) {
-        self.replayed += 1;
-        if let Err(what) = self.apply(store, lsn, record, payload) {
-            self.error.get_or_insert(OpenError::Record { lsn, what });
-        }
-    }
-
-    fn apply(
-        &mut self,
-        store: &mut Store,
-        lsn: u64,
-        record: Record<'_>,
-        payload: u64,
-    ) -> Result<(), &'static str> {
-        match record {
-            Record::Create { volume, body } => {
-                let control = Control::from_body(VolumeId(volume), body).ok_or("a strange body")?;
-                // Changes nothing when the catalog has, or had, the volume already.
-                store.create_volume(&control.spec()).map_err(|_| "a volume that cannot be")
-            }
-            Record::Delete { volume } => {
-                store.delete_volume(VolumeId(volume));
-                Ok(())
-            }
-            Record::Resize { volume, bytes } => {
-                if self.is_known(store, volume) {
-                    store.resize_volume(VolumeId(volume), bytes).map_err(|_| "a strange size")?;
-                }
-                Ok(())
-            }
-            Record::Write { volume, block, crcs } => {
-                self.check(store, volume, block, crcs.len() as u64)?;
-                for (index, &crc) in (0u64..).zip(crcs) {
-                    let place = Place::Log(payload + index);
-                    self.enter(volume, block + index, Version { lsn, place, crc, reserved: true });
-                }
-                self.log(lsn, volume, block, crcs.len() as u64, Kind::Write { position: payload });
-                Ok(())
-            }
-            Record::Direct { volume, block, extent, crcs } => {
-                let blocks = crcs.len() as u64;
-                self.check(store, volume, block, blocks)?;
-                store.extent(extent).ok_or("an extent outside the pool")?;
-                if blocks != EXTENT_BLOCKS || !block.is_multiple_of(EXTENT_BLOCKS) {
-                    return Err("a direct write of less than an extent");
-                }
-                for (index, &crc) in (0u64..).zip(crcs) {
-                    let place = Place::Device(extent * EXTENT_BLOCKS + index);
-                    self.enter(volume, block + index, Version { lsn, place, crc, reserved: false });
-                }
-                self.log(lsn, volume, block, blocks, Kind::Direct { extent, owned: false });
-                Ok(())
-            }
-            Record::Zero { volume, block, blocks } => self.zero(store, lsn, volume, block, blocks),
-        }
-    }
-
-    fn zero(
-        &mut self,
-        store: &Store,
-        lsn: u64,
-        volume: u32,
-        block: u64,
-        blocks: u64,
-    ) -> Result<(), &'static str> {
-        if blocks > ZERO_BLOCKS_MAX {
-            self.check(store, volume, block, 0)?;
-            if self.overlay.range_room() == 0 {
-                return Err("more zeroed ranges than fit");
-            }
-            self.overlay.push_range(ZeroRange { lsn, volume, start: block, end: block + blocks });
-            self.log(lsn, volume, block, blocks, Kind::ZeroRange);
-            return Ok(());
-        }
-        self.check(store, volume, block, blocks)?;
-        for index in 0..blocks {
-            let version = Version { lsn, place: Place::Zero, crc: 0, reserved: false };
-            self.enter(volume, block + index, version);
-        }
-        self.log(lsn, volume, block, blocks, Kind::Zero);
-        Ok(())
-    }
-
-    fn is_known(&self, store: &Store, volume: u32) -> bool {
-        store.volume(VolumeId(volume)).is_some_and(|volume| volume.is_active())
-    }
-
-    /// A record must fit the tables and, if its volume lives, the volume.
-    fn check(
-        &self,
-        store: &Store,
-        volume: u32,
-        block: u64,
-        blocks: u64,
-    ) -> Result<(), &'static str> {
-        let slots = usize::try_from(blocks).unwrap_or(usize::MAX);
-        if self.overlay.room() < slots || self.journal.room() == 0 {
-            return Err("more records than the overlay holds");
-        }
-        let volume = store.volume(VolumeId(volume)).filter(|volume| volume.is_active());
-        let size = volume.map_or(u64::MAX, |volume| volume.size_bytes() / BLOCK as u64);
-        if block.checked_add(blocks).is_none_or(|end| end > size) {
-            return Err("blocks outside the volume");
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, volume: u32, block: u64, version: Version) {
-        let old = self.overlay.insert(volume, block, &version);
-        self.reserved -= u64::from(old.is_some_and(|old| old.reserved));
-        self.reserved += u64::from(version.reserved);
-    }
-
-    fn log(&mut self, lsn: u64, volume: u32, block: u64, blocks: u64, kind: Kind) {
-        self.journal.push(Entry { lsn, volume, block, blocks, kind });
-    }
-}
-
-/// Takes the extents of direct writes that are still the newest version of some block, so that
-/// nothing else is put there. One that the map has already (a checkpoint was under way) stays the
-/// map's; one that was overwritten may belong to somebody else by now.
-fn claim(store: &mut Store, overlay: &Overlay, journal: &mut Journal) {
-    journal.for_each_mut(|entry| {
-        let Kind::Direct { extent, .. } = entry.kind else { return };
-        let newest = |block| overlay.find(entry.volume, block).map(|version| version.lsn);
-        let live = (entry.block..entry.block + entry.blocks).any(|b| newest(b) == Some(entry.lsn));
-        let known = store.volume(VolumeId(entry.volume)).is_some_and(|v| v.is_active());
-        let Some(place) = store.extent(extent) else { return };
-        let owned = live && known && store.claim(place) == ExtentState::Free;
-        entry.kind = Kind::Direct { extent, owned };
-    });
 }

@@ -3,6 +3,8 @@
 //! A preallocated open-addressing table with one slot of 32 bytes for each block, and a short list
 //! of zeroed ranges too large for one slot a block. The newest LSN wins between the two. Sixteen
 //! neighbouring blocks start their probes next to each other, so that a run costs few cache lines.
+//!
+//! A block has one version in each *layer* of its volume (see `layers.rs`); nearly always there is one.
 
 /// Where the newest version of a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ struct Slot {
     /// Two bits of kind, one bit of reservation, 61 bits of position or block.
     place: u64,
     block: u64,
-    volume: u32,
+    layer: u32,
     crc: u32,
 }
 
@@ -67,16 +69,16 @@ impl Slot {
         self.crc = version.crc;
     }
 
-    fn is(&self, volume: u32, block: u64) -> bool {
-        self.block == block && self.volume == volume
+    fn is(&self, layer: u32, block: u64) -> bool {
+        self.block == block && self.layer == layer
     }
 }
 
-/// A zeroed range of a volume.
+/// A zeroed range in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ZeroRange {
     pub(crate) lsn: u64,
-    pub(crate) volume: u32,
+    pub(crate) layer: u32,
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
@@ -123,13 +125,13 @@ impl Overlay {
 
     /// The newest version of a block, zeroed ranges considered.
     #[inline]
-    pub(crate) fn find(&self, volume: u32, block: u64) -> Option<Version> {
-        let version = self.find_block(volume, block);
+    pub(crate) fn find(&self, layer: u32, block: u64) -> Option<Version> {
+        let version = self.find_block(layer, block);
         if self.ranges.is_empty() {
             return version;
         }
         let after = version.map_or(0, |version| version.lsn);
-        match self.range_after(volume, block, after) {
+        match self.range_after(layer, block, after) {
             Some(lsn) => Some(Version { lsn, place: Place::Zero, crc: 0, reserved: false }),
             None => version,
         }
@@ -137,36 +139,36 @@ impl Overlay {
 
     /// The newest version of a block by itself.
     #[inline]
-    pub(crate) fn find_block(&self, volume: u32, block: u64) -> Option<Version> {
-        let slot = &self.slots[self.probe(volume, block)];
+    pub(crate) fn find_block(&self, layer: u32, block: u64) -> Option<Version> {
+        let slot = &self.slots[self.probe(layer, block)];
         (slot.lsn != 0).then(|| slot.version())
     }
 
     /// The LSN of a zeroed range over `block` that is newer than `lsn`.
-    pub(crate) fn range_after(&self, volume: u32, block: u64, lsn: u64) -> Option<u64> {
+    pub(crate) fn range_after(&self, layer: u32, block: u64, lsn: u64) -> Option<u64> {
         let over = |range: &&ZeroRange| {
-            range.volume == volume && range.lsn > lsn && (range.start..range.end).contains(&block)
+            range.layer == layer && range.lsn > lsn && (range.start..range.end).contains(&block)
         };
         self.ranges.iter().filter(over).map(|range| range.lsn).max()
     }
 
     /// True when a zeroed range touches the blocks from `start` to before `end`.
-    pub(crate) fn range_touches(&self, volume: u32, start: u64, end: u64) -> bool {
-        self.ranges.iter().any(|r| r.volume == volume && r.start < end && start < r.end)
+    pub(crate) fn range_touches(&self, layer: u32, start: u64, end: u64) -> bool {
+        self.ranges.iter().any(|r| r.layer == layer && r.start < end && start < r.end)
     }
 
     /// Enters a version that is newer than what is known; returns what was known.
     ///
     /// # Panics
     /// When the table is full, or knows a newer version: records become durable in order.
-    pub(crate) fn insert(&mut self, volume: u32, block: u64, version: &Version) -> Option<Version> {
-        let index = self.probe(volume, block);
+    pub(crate) fn insert(&mut self, layer: u32, block: u64, version: &Version) -> Option<Version> {
+        let index = self.probe(layer, block);
         let slot = &mut self.slots[index];
         let old = (slot.lsn != 0).then(|| slot.version());
         if slot.lsn == 0 {
             assert!(self.len < self.len_max, "room was pledged when the record was appended");
             self.len += 1;
-            (slot.volume, slot.block) = (volume, block);
+            (slot.layer, slot.block) = (layer, block);
         }
         assert!(version.lsn > slot.lsn, "the newest record wins");
         slot.set(version);
@@ -174,8 +176,8 @@ impl Overlay {
     }
 
     /// Clears the reservation of a block, if it has one. True when it had.
-    pub(crate) fn unreserve(&mut self, volume: u32, block: u64, lsn: u64) -> bool {
-        let index = self.probe(volume, block);
+    pub(crate) fn unreserve(&mut self, layer: u32, block: u64, lsn: u64) -> bool {
+        let index = self.probe(layer, block);
         let slot = &mut self.slots[index];
         let had = slot.lsn == lsn && slot.place & RESERVED != 0;
         if had {
@@ -185,16 +187,16 @@ impl Overlay {
     }
 
     /// Marks the block's version as one that an extent is set aside for.
-    pub(crate) fn reserve(&mut self, volume: u32, block: u64) {
-        let index = self.probe(volume, block);
+    pub(crate) fn reserve(&mut self, layer: u32, block: u64) {
+        let index = self.probe(layer, block);
         let slot = &mut self.slots[index];
         assert!(slot.lsn != 0, "the caller saw it");
         slot.place |= RESERVED;
     }
 
     /// Forgets the version of a block with this LSN; a newer one stays.
-    pub(crate) fn forget(&mut self, volume: u32, block: u64, lsn: u64) -> Option<Version> {
-        let mut hole = self.probe(volume, block);
+    pub(crate) fn forget(&mut self, layer: u32, block: u64, lsn: u64) -> Option<Version> {
+        let mut hole = self.probe(layer, block);
         if self.slots[hole].lsn != lsn {
             return None;
         }
@@ -207,7 +209,7 @@ impl Overlay {
             if self.slots[next].lsn == 0 {
                 break;
             }
-            let home = self.home(self.slots[next].volume, self.slots[next].block);
+            let home = self.home(self.slots[next].layer, self.slots[next].block);
             let distance = next.wrapping_sub(home) & self.mask;
             if distance >= next.wrapping_sub(hole) & self.mask {
                 self.slots[hole] = self.slots[next];
@@ -235,11 +237,11 @@ impl Overlay {
 
     /// The slot of a block, or the empty one where it belongs.
     #[inline]
-    fn probe(&self, volume: u32, block: u64) -> usize {
-        let mut index = self.home(volume, block);
+    fn probe(&self, layer: u32, block: u64) -> usize {
+        let mut index = self.home(layer, block);
         loop {
             let slot = &self.slots[index];
-            if slot.lsn == 0 || slot.is(volume, block) {
+            if slot.lsn == 0 || slot.is(layer, block) {
                 return index;
             }
             index = (index + 1) & self.mask;
@@ -247,8 +249,8 @@ impl Overlay {
     }
 
     #[inline]
-    fn home(&self, volume: u32, block: u64) -> usize {
-        let key = (block >> 4) ^ u64::from(volume) << 40;
+    fn home(&self, layer: u32, block: u64) -> usize {
+        let key = (block >> 4) ^ u64::from(layer) << 40;
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         let low = block & 15;
@@ -304,7 +306,7 @@ mod tests {
     fn newest_of_block_and_range_wins() {
         let mut overlay = Overlay::new(8, 2);
         overlay.insert(1, 5, &version(1, Place::Log(9)));
-        overlay.push_range(ZeroRange { lsn: 2, volume: 1, start: 0, end: 100 });
+        overlay.push_range(ZeroRange { lsn: 2, layer: 1, start: 0, end: 100 });
         assert_eq!(overlay.find(1, 5).map(|v| (v.lsn, v.place)), Some((2, Place::Zero)));
         assert_eq!(overlay.find(2, 5), None);
         assert_eq!(overlay.find(1, 100), None);

@@ -1,4 +1,4 @@
-//! The read path: overlay, then map; every block is checked against its checksum.
+//! The read path: overlay, layer by layer, then map; every block is checked against its checksum.
 //!
 //! Reads take no lock and pin nothing. A block may move while it is being read (destaged, trimmed,
 //! its extent reused); then it does not match the checksum that the read began with, and the read
@@ -111,9 +111,11 @@ impl Core {
     /// Finds where blocks are, into `self.sources`.
     fn locate(&mut self, volume: u32, first: u64, blocks: u64) -> Result<(), Unknown> {
         self.sources.clear();
+        let chain = self.layers.chain(volume);
         let mut extent = None;
         for block in first..first + blocks {
-            let source = match self.overlay.find(volume, block) {
+            let mut layers = chain.layers().iter();
+            let source = match layers.find_map(|&layer| self.overlay.find(layer, block)) {
                 Some(version) => match version.place {
                     Place::Log(position) => {
                         Source { byte: self.wal.byte_of(position), crc: version.crc, in_log: true }
@@ -128,7 +130,7 @@ impl Core {
                     let known = extent.filter(|&(at, _)| at == index);
                     let (_, lookup) = match known {
                         Some(known) => known,
-                        None => (index, self.store.lookup(VolumeId(volume), index)),
+                        None => (index, self.store.lookup(VolumeId(chain.tree), index)),
                     };
                     extent = Some((index, lookup));
                     in_map(&lookup, block)?

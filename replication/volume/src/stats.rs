@@ -31,6 +31,10 @@ pub struct Stats {
     pub overlay_blocks: u64,
     /// Blocks that the destager moved.
     pub destaged_blocks: u64,
+    /// Extents that were copied because a snapshot shares them.
+    pub copied_extents: u64,
+    /// Snapshots and restores that are durable in the log and not yet in the map.
+    pub waiting_snapshots: u64,
     /// Windows of the log that the destager worked through.
     pub destage_windows: u64,
     /// Checkpoints that became durable.

@@ -384,20 +384,26 @@ impl Core {
     /// True when destaging a block of this extent may take a free extent that nobody set aside.
     fn needs_extent(&mut self, volume: u32, index: u64) -> Result<bool, Space> {
         let (start, end) = (index * EXTENT_BLOCKS, (index + 1) * EXTENT_BLOCKS);
-        if self.is_doubtful(volume, start, end) || self.overlay.range_touches(volume, start, end) {
+        let layer = self.layers.newest(volume);
+        if self.is_doubtful(volume, start, end) || self.overlay.range_touches(layer, start, end) {
             return Ok(true); // What is on its way may unmap the extent, or undo a reservation.
         }
         let mut zeroes = false;
         for block in start..end {
-            match self.overlay.find_block(volume, block) {
+            match self.overlay.find_block(layer, block) {
                 Some(version) if version.reserved => return Ok(false),
                 Some(version) => zeroes |= version.place == Place::Zero,
                 None => {}
             }
         }
+        if self.layers.will_share(volume) {
+            return Ok(true); // By the time it is destaged a snapshot has what is mapped now.
+        }
         // Zeroes may unmap the extent before this write is destaged.
         match self.store.lookup(VolumeId(volume), index) {
-            Lookup::Entry(entry) => Ok(zeroes || entry.extent().is_none()),
+            Lookup::Entry(entry) => {
+                Ok(zeroes || !self.store.is_owned(VolumeId(volume), index, &entry))
+            }
             Lookup::Unmapped => Ok(true),
             Lookup::Pending => Err(Space::Wait),
             Lookup::Damaged(_) => Err(Space::Damaged),
@@ -451,12 +457,12 @@ impl Core {
 
     /// A block does not need the extent that was set aside for it. A neighbour may have counted on
     /// it and inherits it; otherwise it is given back.
-    pub(crate) fn unreserve(&mut self, volume: u32, block: u64) {
+    pub(crate) fn unreserve(&mut self, layer: u32, block: u64) {
         let start = block / EXTENT_BLOCKS * EXTENT_BLOCKS;
         for neighbour in (start..start + EXTENT_BLOCKS).filter(|&other| other != block) {
-            let Some(version) = self.overlay.find(volume, neighbour) else { continue };
+            let Some(version) = self.overlay.find(layer, neighbour) else { continue };
             if matches!(version.place, Place::Log(_)) && !version.reserved {
-                return self.overlay.reserve(volume, neighbour);
+                return self.overlay.reserve(layer, neighbour);
             }
         }
         self.reserved -= 1;

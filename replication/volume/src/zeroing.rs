@@ -86,12 +86,10 @@ impl Core {
                 entry.clear_block(usize::try_from(within).expect("below 16"));
             }
         }
-        let extent = entry.extent();
+        let before = *entry;
         if entry.written() == 0 {
             entry.clear();
-            if let Some(extent) = extent {
-                self.store.release(extent);
-            }
+            self.release(volume, index, &before);
         }
         Applied::Done
     }

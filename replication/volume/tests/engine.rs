@@ -7,7 +7,7 @@ mod support;
 use bdev::{Data, Fifo, Lba, Op, Queue, Request, Rng, Status, Tag};
 use bdev_sim::{FaultPlan, Image, SimDisk};
 use support::{Rig, options};
-use volume::{ControlError, Damaged, Event, OpenError, VolumeId, VolumeQueue};
+use volume::{ControlError, Damaged, Event, OpenError, Shrink, VolumeId, VolumeQueue};
 
 const MIB: u64 = 1 << 20;
 
@@ -213,11 +213,11 @@ fn clean_shutdown_leaves_nothing_to_replay_and_a_cut_does() {
 fn grown_volume_is_seen_by_its_queues_and_after_a_crash() {
     let (mut rig, mut queue, id) = rig_with_volume(24, MIB, 512);
     assert_eq!(rig.write(&mut queue, 2048, &[1; 512]), Status::OutOfRange);
-    let token = rig.engine.borrow_mut().resize_volume(id, 2 * MIB).unwrap();
+    let token = rig.engine.borrow_mut().resize_volume(id, 2 * MIB, Shrink::Refuse).unwrap();
     assert_eq!(rig.control_result(token), Ok(id));
     assert_eq!(queue.info().unwrap().blocks.0, 4096);
     assert_eq!(rig.write(&mut queue, 2048, &[1; 512]), Status::Ok);
-    let token = rig.engine.borrow_mut().resize_volume(id, MIB).unwrap();
+    let token = rig.engine.borrow_mut().resize_volume(id, MIB, Shrink::Refuse).unwrap();
     assert_eq!(rig.control_result(token), Err(ControlError::Shrink));
     drop(queue);
     let mut rig = reopen(&rig);

@@ -57,6 +57,33 @@ pub enum Record<'a> {
         /// Its size from here on, in bytes.
         bytes: u64,
     },
+    /// The content of a volume at this place of the log is kept. The log does not look into `body`.
+    Snapshot {
+        /// The volume.
+        volume: u32,
+        /// The snapshot's number, never used before.
+        snapshot: u32,
+        /// What it is, laid out as the body of a creation; a multiple of four bytes.
+        body: &'a [u8],
+    },
+    /// A volume exists from here on with the content of a snapshot.
+    Clone {
+        /// Its number, never used before.
+        volume: u32,
+        /// The snapshot.
+        snapshot: u32,
+        /// What it is, laid out as the body of a creation; a multiple of four bytes.
+        body: &'a [u8],
+    },
+    /// A volume has the content of a snapshot from here on.
+    Restore {
+        /// The volume.
+        volume: u32,
+        /// The snapshot.
+        snapshot: u32,
+        /// A number, never used before, for what the volume was until here.
+        former: u32,
+    },
 }
 
 const WRITE: u8 = 1;
@@ -65,6 +92,9 @@ const ZERO: u8 = 3;
 const CREATE: u8 = 4;
 const DELETE: u8 = 5;
 const RESIZE: u8 = 6;
+const SNAPSHOT: u8 = 7;
+const CLONE: u8 = 8;
+const RESTORE: u8 = 9;
 
 impl Record<'_> {
     /// How many payload blocks the record has in the log.
@@ -76,11 +106,13 @@ impl Record<'_> {
     }
 
     /// Bytes that the record takes in a header.
-    pub(crate) fn entry_len(&self) -> usize {
+    pub fn entry_len(&self) -> usize {
         ENTRY_LEN
             + match self {
                 Record::Write { crcs, .. } | Record::Direct { crcs, .. } => crcs.len() * 4,
-                Record::Create { body, .. } => body.len(),
+                Record::Create { body, .. }
+                | Record::Snapshot { body, .. }
+                | Record::Clone { body, .. } => body.len(),
                 _ => 0,
             }
     }
@@ -112,15 +144,28 @@ impl Record<'_> {
                 (ZERO, volume)
             }
             Record::Create { volume, body } => {
-                assert!(body.len() <= RECORD_BODY_MAX);
-                assert!(body.len().is_multiple_of(4));
-                out[ENTRY_LEN..len].copy_from_slice(body);
+                encode_body(body, &mut out[ENTRY_LEN..len]);
                 (CREATE, volume)
             }
             Record::Delete { volume } => (DELETE, volume),
             Record::Resize { volume, bytes } => {
                 head.block = U64::new(bytes);
                 (RESIZE, volume)
+            }
+            Record::Snapshot { volume, snapshot, body } => {
+                head.block = U64::new(u64::from(snapshot));
+                encode_body(body, &mut out[ENTRY_LEN..len]);
+                (SNAPSHOT, volume)
+            }
+            Record::Clone { volume, snapshot, body } => {
+                head.block = U64::new(u64::from(snapshot));
+                encode_body(body, &mut out[ENTRY_LEN..len]);
+                (CLONE, volume)
+            }
+            Record::Restore { volume, snapshot, former } => {
+                head.block = U64::new(u64::from(snapshot));
+                head.extent = U64::new(u64::from(former));
+                (RESTORE, volume)
             }
         };
         head.kind = kind;
@@ -160,10 +205,28 @@ impl Record<'_> {
             CREATE if body.len() <= RECORD_BODY_MAX => Record::Create { volume, body },
             DELETE if count == 0 => Record::Delete { volume },
             RESIZE if count == 0 => Record::Resize { volume, bytes: block },
+            SNAPSHOT | CLONE if body.len() <= RECORD_BODY_MAX => {
+                let snapshot = u32::try_from(block).ok()?;
+                match head.kind {
+                    SNAPSHOT => Record::Snapshot { volume, snapshot, body },
+                    _ => Record::Clone { volume, snapshot, body },
+                }
+            }
+            RESTORE if count == 0 => {
+                let snapshot = u32::try_from(block).ok()?;
+                let former = u32::try_from(head.extent.get()).ok()?;
+                Record::Restore { volume, snapshot, former }
+            }
             _ => return None,
         };
         Some((record, ENTRY_LEN + count * 4))
     }
+}
+
+fn encode_body(body: &[u8], out: &mut [u8]) {
+    assert!(body.len() <= RECORD_BODY_MAX);
+    assert!(body.len().is_multiple_of(4));
+    out.copy_from_slice(body);
 }
 
 fn encode_words(words: &[u32], out: &mut [u8]) {
@@ -187,6 +250,9 @@ mod tests {
             Record::Create { volume: 4, body: &body },
             Record::Delete { volume: u32::MAX },
             Record::Resize { volume: 6, bytes: 1 << 50 },
+            Record::Snapshot { volume: 7, snapshot: u32::MAX, body: &body[..96] },
+            Record::Clone { volume: u32::MAX, snapshot: 8, body: &body },
+            Record::Restore { volume: 9, snapshot: u32::MAX, former: u32::MAX },
         ];
         for record in records {
             let mut bytes = vec![0xee; record.entry_len() + 3];
@@ -203,7 +269,7 @@ mod tests {
         let mut bytes = [0u8; 300];
         for _ in 0..20_000 {
             rng.fill(&mut bytes);
-            bytes[0] %= 8;
+            bytes[0] %= 11;
             bytes[1] = 0;
             bytes[3] = 0;
             let len = rng.index(bytes.len()).unwrap_or(0);

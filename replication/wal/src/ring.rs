@@ -226,24 +226,49 @@ impl Wal {
     /// # Panics
     /// When the record exceeds the limits or its payload does not match it.
     pub fn append(&mut self, record: &Record<'_>, parts: &[&[u8]]) -> Result<Lsn, AppendError> {
+        self.keep_together(record.entry_len(), record.payload_blocks())?;
+        let open = self.open.as_mut().expect("just opened");
+        open.push(record, parts);
+        Ok(self.head.lsn.after(u64::from(open.records()) - 1))
+    }
+
+    /// Makes sure that the next records go into one group, so that a crash keeps all of them or
+    /// none: those whose [`Record::entry_len`] is at most `entries_len` and whose payload is at most
+    /// `payload_blocks` together. Nothing else may be appended, and nothing polled, before them.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the caller tries again later.
+    ///
+    /// # Panics
+    /// When no group is large enough.
+    pub fn keep_together(
+        &mut self,
+        entries_len: usize,
+        payload_blocks: usize,
+    ) -> Result<(), AppendError> {
         if self.failed.is_some() {
             return Err(AppendError::Failed);
         }
-        if self.open.as_ref().is_some_and(|open| !open.fits(record)) {
+        let fits = |open: &OpenGroup| open.has_room(entries_len, payload_blocks);
+        if self.open.as_ref().is_some_and(|open| !fits(open)) {
             self.seal();
         }
         if self.open.is_none() {
             let segment = self.staging.pop().ok_or(AppendError::Busy)?;
             self.open = Some(OpenGroup::new(segment, self.config.group_bytes));
         }
-        let open = self.open.as_mut().expect("opened above");
-        let blocks = open.blocks_with(record) as u64;
+        let open = self.open.as_ref().expect("opened above");
+        assert!(fits(open), "more than a group holds");
+        self.check_room(open.blocks_after(entries_len, payload_blocks) as u64)
+    }
+
+    /// Whether an open group of `blocks` fits the ring.
+    fn check_room(&self, blocks: u64) -> Result<(), AppendError> {
         let skip = skip_before(&self.config, self.head.position, blocks);
         if self.head.position + skip + blocks - self.tail.position > self.config.blocks {
             return Err(AppendError::Full);
         }
-        open.push(record, parts);
-        Ok(self.head.lsn.after(u64::from(open.records()) - 1))
+        Ok(())
     }
 
     /// Pushes the writes that are due, while there is room: sealing the open group when no other is

@@ -4,7 +4,7 @@ use bdev::{Buf, BufMut};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::layout::{BLOCK_BYTES, GroupHeader, HEADER_LEN, KIND_RECORDS, MAGIC, crc32c};
+use crate::layout::{BLOCK_BYTES, ENTRY_LEN, GroupHeader, HEADER_LEN, KIND_RECORDS, MAGIC, crc32c};
 use crate::limits::HEADER_BLOCKS_MAX;
 use crate::{Lsn, Point, Record};
 
@@ -68,19 +68,16 @@ impl OpenGroup {
         self.payload
     }
 
-    /// True when `record` still fits this group.
-    pub(crate) fn fits(&self, record: &Record<'_>) -> bool {
-        let payload = (self.payload + record.payload_blocks()) * BLOCK_BYTES;
-        self.header + record.entry_len() <= PAYLOAD_AT
-            && PAYLOAD_AT + payload <= self.len
-            && self.records < u16::MAX
+    /// True when records with so many bytes of entries and blocks of payload still fit.
+    pub(crate) fn has_room(&self, entries_len: usize, payload_blocks: usize) -> bool {
+        self.header + entries_len <= PAYLOAD_AT
+            && PAYLOAD_AT + (self.payload + payload_blocks) * BLOCK_BYTES <= self.len
+            && usize::from(u16::MAX - self.records) > entries_len / ENTRY_LEN
     }
 
-    /// The group's size in blocks, were `record` in it too.
-    pub(crate) fn blocks_with(&self, record: &Record<'_>) -> usize {
-        (self.header + record.entry_len()).div_ceil(BLOCK_BYTES)
-            + self.payload
-            + record.payload_blocks()
+    /// The group's size in blocks, were they in it too.
+    pub(crate) fn blocks_after(&self, entries_len: usize, payload_blocks: usize) -> usize {
+        (self.header + entries_len).div_ceil(BLOCK_BYTES) + self.payload + payload_blocks
     }
 
     /// The group's size in blocks as it is now.
@@ -90,7 +87,7 @@ impl OpenGroup {
 
     /// Adds a record that fits.
     pub(crate) fn push(&mut self, record: &Record<'_>, parts: &[&[u8]]) {
-        assert!(self.fits(record));
+        assert!(self.has_room(record.entry_len(), record.payload_blocks()));
         let start = PAYLOAD_AT + self.payload * BLOCK_BYTES;
         let end = start + record.payload_blocks() * BLOCK_BYTES;
         let bytes = self.segment.bytes_mut();

@@ -141,9 +141,10 @@ impl Store for EngineStore {
                 let new = NewVolume { uuid, name, size, block_bytes };
                 (engine.create_volume(&new), Kind::Volume)
             }
-            Task::Resize { volume, bytes } => {
-                (engine.resize_volume(volume::VolumeId(volume.0), *bytes), Kind::Volume)
-            }
+            Task::Resize { volume, bytes } => (
+                engine.resize_volume(volume::VolumeId(volume.0), *bytes, volume::Shrink::Refuse),
+                Kind::Volume,
+            ),
             Task::Delete { volume } => {
                 (engine.delete_volume(volume::VolumeId(volume.0)), Kind::Delete)
             }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its part")]
 
+pub(crate) mod forest;
 pub(crate) mod model;
 pub(crate) mod workload;
 
