@@ -5,8 +5,8 @@ use volume::{ControlError, NewClone, NewSnapshot, VolumeId};
 
 use super::Rig;
 
-/// Blocks of a volume under test: 26 extents.
-pub(crate) const BLOCKS: u64 = 416;
+/// Blocks of a volume under test: 13 extents.
+pub(crate) const BLOCKS: u64 = 208;
 
 /// A node: a volume, or a snapshot.
 #[derive(Clone, Debug)]
