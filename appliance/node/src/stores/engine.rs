@@ -198,7 +198,7 @@ impl Store for EngineStore {
 }
 
 fn status_of(volume: volume::Volume) -> VolumeStatus {
-    let volume::Volume { id, uuid, name, size, block_bytes, used_bytes } = volume;
+    let volume::Volume { id, uuid, name, size, block_bytes, used_bytes, .. } = volume;
     VolumeStatus {
         id: VolumeId(id.0),
         name,

@@ -221,8 +221,8 @@ impl Forest {
         let mut queue = rig.queue(node.id, 4);
         assert_eq!(queue.in_flight(), 0);
         let what = format!("{} ({}) of {:?}", node.name, node.id, node.of);
-        for first in (0..BLOCKS).step_by(32) {
-            let read = rig.read(&mut queue, first, 32).map_err(|s| format!("{what}: {s:?}"))?;
+        for first in (0..BLOCKS).step_by(16) {
+            let read = rig.read(&mut queue, first, 16).map_err(|s| format!("{what}: {s:?}"))?;
             for (block, bytes) in (first..).zip(read.chunks_exact(4096)) {
                 let stamp = &mut node.blocks[usize::try_from(block).unwrap()];
                 if *stamp == u64::MAX {
