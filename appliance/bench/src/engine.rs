@@ -65,12 +65,20 @@ impl Drop for Scratch {
 /// # Errors
 /// When there is no memory for it.
 pub fn memory(bytes: u64) -> Result<Arc<dyn Bdev>, BenchError> {
-    let blocks = bytes / u64::from(BLOCK_SIZE);
-    let what = "a disk in memory".to_owned();
-    let disk =
-        RamDisk::new(BLOCK_SIZE, blocks).map_err(|source| BenchError::System { what, source })?;
+    let disk = new_memory(bytes)?;
     let pool = crate::direct::pool(1, 8, 128 << 10)?;
-    fill(open(&disk, &pool)?, &pool, BLOCK_SIZE, blocks)?;
+    fill(open(disk.as_ref(), &pool)?, &pool, BLOCK_SIZE, disk.info().blocks.0)?;
+    Ok(disk)
+}
+
+/// A disk in memory of `bytes` that nobody has touched.
+///
+/// # Errors
+/// When there is no memory for it.
+pub fn new_memory(bytes: u64) -> Result<Arc<dyn Bdev>, BenchError> {
+    let what = "a disk in memory".to_owned();
+    let disk = RamDisk::new(BLOCK_SIZE, bytes / u64::from(BLOCK_SIZE))
+        .map_err(|source| BenchError::System { what, source })?;
     Ok(Arc::new(disk))
 }
 

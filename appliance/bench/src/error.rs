@@ -40,6 +40,9 @@ pub enum BenchError {
     /// The run itself failed.
     #[error("{0}")]
     Run(#[from] RunError),
+    /// A run under callgrind told nothing.
+    #[error("callgrind: {0}")]
+    Callgrind(String),
     /// The document does not take the table.
     #[error("{0}")]
     Table(#[from] TableError),

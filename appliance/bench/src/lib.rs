@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod callgrind;
 pub mod client;
 pub mod clock;
 pub mod direct;
@@ -62,6 +63,7 @@ pub mod measures;
 pub mod meter;
 pub mod network;
 mod options;
+pub mod pipe;
 pub mod report;
 mod shape;
 mod size;

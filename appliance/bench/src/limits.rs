@@ -19,6 +19,12 @@ pub const JOBS_MAX: u32 = 64;
 /// Setting up a target's queues takes this long at most, all of them together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections of a world in memory; more are refused.
+pub(crate) const WORLD_CONNECTIONS_MAX: usize = 8;
+
+/// Runs under callgrind at the same time; the rest waits. The count does not depend on it.
+pub(crate) const CALLGRIND_AT_ONCE: usize = 2;
+
 /// Socket events taken in one poll; the rest waits for the next.
 pub(crate) const EVENTS_PER_POLL: usize = 256;
 

@@ -26,6 +26,7 @@ pub fn context() -> Context {
         date: day(since.as_secs() / 86_400),
         commit: commit().unwrap_or_else(|| "unknown".to_owned()),
         command: std::iter::once(name).chain(command).collect::<Vec<_>>().join(" "),
+        uncounted: None,
     }
 }
 

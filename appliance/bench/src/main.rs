@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use bench::network::{self, Site};
 use bench::report::{Report, Row};
-use bench::{BenchError, Device, Options, Shape, direct, machine, suite, table};
+use bench::{BenchError, Device, Options, Shape, callgrind, direct, machine, suite, table};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -22,6 +22,10 @@ fn main() -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<(), BenchError> {
+    if let Some((ios, rw)) = options.pipe_ios.zip(options.rw) {
+        println!("{}", callgrind::child(options, Shape::of(options, rw), ios)?);
+        return Ok(());
+    }
     let mut report = Report { context: machine::context(), ..Report::default() };
     network::pin_initiator(options);
     match options.rw {

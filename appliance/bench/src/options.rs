@@ -56,6 +56,11 @@ pub struct Options {
     /// Use the device in this process, with no network between.
     #[arg(long)]
     pub direct: bool,
+    /// Do this many operations of one workload with the target on this thread, over a pipe in
+    /// memory, and print how many were done after warming up. Runs under callgrind to count
+    /// instructions.
+    #[arg(long, requires = "rw", conflicts_with_all = ["direct", "json", "record"])]
+    pub pipe_ios: Option<u64>,
     /// Header and data digests on the connections.
     #[arg(long)]
     pub digests: bool,

@@ -29,8 +29,8 @@ pub struct Row {
     pub cpu_ns: Option<u64>,
     /// Share of its time in which the target's reactor found work, in percent.
     pub busy_percent: Option<u64>,
-    /// Instructions of the target's thread per operation.
-    pub instructions: Option<u64>,
+    /// Instructions of the target per operation.
+    pub instructions: Option<Instructions>,
     /// System calls of the target's thread per hundred operations.
     pub calls_percent: Option<u64>,
 }
@@ -52,7 +52,10 @@ impl Row {
             p999_ns: nanoseconds(outcome.latency.percentile(999)),
             cpu_ns: meter.cpu().and_then(|cpu| per_io(nanoseconds(cpu), outcome.ios)),
             busy_percent: None,
-            instructions: meter.instructions().and_then(|count| per_io(count, outcome.ios)),
+            instructions: meter
+                .instructions()
+                .and_then(|count| per_io(count, outcome.ios))
+                .map(Instructions::Hardware),
             calls_percent: calls.and_then(|calls| per_io(calls, outcome.counted_ios)),
         }
     }
@@ -61,6 +64,19 @@ impl Row {
     pub fn key(&self) -> (&str, &str) {
         (&self.device, &self.workload)
     }
+}
+
+/// Instructions of the target per operation, and who counted them. Numbers of different counters
+/// do not compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instructions {
+    /// The processor: all that the target's thread did, kernel included.
+    Hardware(u64),
+    /// Callgrind: the target's turns, with pipes in memory for sockets.
+    Callgrind(u64),
+    /// As [`Instructions::Callgrind`], with a store in memory for one in a file.
+    CallgrindInMemory(u64),
 }
 
 /// A single number, such as a recovery time.
@@ -97,6 +113,8 @@ pub struct Context {
     pub commit: String,
     /// The command line.
     pub command: String,
+    /// Why rows lack instructions, where they do.
+    pub uncounted: Option<String>,
 }
 
 /// Everything that one bench run found out.

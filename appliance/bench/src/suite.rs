@@ -2,6 +2,7 @@
 
 use node::{Format, StoreSpec};
 
+use crate::callgrind;
 use crate::engine::{Scratch, UUID, device_bytes, memory};
 use crate::error::BenchError;
 use crate::idle::idle_cpu;
@@ -60,12 +61,40 @@ fn device_rows(
     let target = LocalTarget::start(plan(options, store))?;
     let site = Site::local(&name, &target);
     fill_site(options, &site)?;
-    for shape in shapes {
-        let row = row(options, &site, shape)?;
+    let first = report.rows.len();
+    for shape in &shapes {
+        let row = row(options, &site, *shape)?;
         progress(options, &row);
         report.rows.push(row);
     }
     target.shutdown()?;
+    instructions(options, device, &shapes, first, report)
+}
+
+/// Counts the instructions of the rows from `first` on, where the processor did not.
+fn instructions(
+    options: &Options,
+    device: &Device,
+    shapes: &[Shape],
+    first: usize,
+    report: &mut Report,
+) -> Result<(), BenchError> {
+    let rows = &mut report.rows[first..];
+    if rows.iter().all(|row| row.instructions.is_some()) {
+        return Ok(());
+    }
+    if let Err(why) = callgrind::available() {
+        let why = format!("the processor has no counter here, and {why}");
+        eprintln!("{device:6} instructions: {why}");
+        report.context.uncounted = Some(why);
+        return Ok(());
+    }
+    callgrind::count(options, device, shapes, rows)?;
+    for Row { workload, instructions, .. } in rows {
+        if let (false, Some(count)) = (options.json, instructions) {
+            eprintln!("{device:6} {workload:28} {count:?} instructions");
+        }
+    }
     Ok(())
 }
 

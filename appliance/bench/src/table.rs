@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-use crate::report::{Context, Fact, Report, Row};
+use crate::report::{Context, Fact, Instructions, Report, Row};
 
 /// The line before the recorded table.
 pub const BEGIN: &str = "<!-- bench: begin -->";
@@ -17,6 +17,8 @@ const ROW_RULE: &str = "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 const FACT_HEAD: &str = "| measure | value | unit |";
 const FACT_RULE: &str = "|---|--:|---|";
 const UNKNOWN: &str = "-";
+const CALLGRIND: &str = "cg";
+const CALLGRIND_IN_MEMORY: &str = "cg-ram";
 
 /// Why a document cannot take a table.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -30,9 +32,12 @@ pub enum TableError {
 /// The report as Markdown.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
-    let Context { machine, kernel, load, date, commit, command } = &report.context;
+    let Context { machine, kernel, load, date, commit, command, uncounted } = &report.context;
     text += &format!("Machine: {machine}  \nKernel: {kernel}  \nLoad: {load}  \nDate: {date}  \n");
     text += &format!("Commit: {commit}  \nCommand: `{command}`\n");
+    if let Some(why) = uncounted {
+        text += &format!("\nInstructions were not counted: {why}.\n");
+    }
     if !report.rows.is_empty() {
         text += &format!("\n{ROW_HEAD}\n{ROW_RULE}\n");
         report.rows.iter().for_each(|row| text += &render_row(row));
@@ -55,8 +60,28 @@ fn render_row(row: &Row) -> String {
     let number = |number: Option<u64>| number.map_or(UNKNOWN.to_owned(), |n| n.to_string());
     let calls = row.calls_percent.map_or(UNKNOWN.to_owned(), hundredths);
     let _ = write!(text, "| {} | {} ", number(row.cpu_ns), number(row.busy_percent));
-    let _ = writeln!(text, "| {} | {calls} |", number(row.instructions));
+    let instructions = row.instructions.map_or(UNKNOWN.to_owned(), render_instructions);
+    let _ = writeln!(text, "| {instructions} | {calls} |");
     text
+}
+
+fn render_instructions(instructions: Instructions) -> String {
+    match instructions {
+        Instructions::Hardware(count) => count.to_string(),
+        Instructions::Callgrind(count) => format!("{count} {CALLGRIND}"),
+        Instructions::CallgrindInMemory(count) => format!("{count} {CALLGRIND_IN_MEMORY}"),
+    }
+}
+
+fn parse_instructions(text: &str) -> Option<Instructions> {
+    let (count, by) = text.split_once(' ').unwrap_or((text, ""));
+    let count = count.parse().ok()?;
+    match by {
+        "" => Some(Instructions::Hardware(count)),
+        CALLGRIND => Some(Instructions::Callgrind(count)),
+        CALLGRIND_IN_MEMORY => Some(Instructions::CallgrindInMemory(count)),
+        _ => None,
+    }
 }
 
 /// The rows and facts of a document that holds a rendered report. Lines that are not of a table are
@@ -97,7 +122,7 @@ fn parse_row(cells: &[&str]) -> Option<Row> {
         p999_ns: decimal(p999, 3)?,
         cpu_ns: cpu.parse().ok(),
         busy_percent: busy.parse().ok(),
-        instructions: instructions.parse().ok(),
+        instructions: parse_instructions(instructions),
         calls_percent: decimal(calls, 2),
     })
 }
@@ -139,6 +164,9 @@ pub fn compare(new: &Report, old: &Report) -> String {
         if let Some((cpu, before)) = row.cpu_ns.zip(before.cpu_ns) {
             let _ = write!(text, "  CPU {}", ratio(cpu, before));
         }
+        if let Some((new, old)) = row.instructions.zip(before.instructions).and_then(same_counter) {
+            let _ = write!(text, "  instr {}", ratio(new, old));
+        }
         text.push('\n');
     }
     for fact in &new.facts {
@@ -149,6 +177,17 @@ pub fn compare(new: &Report, old: &Report) -> String {
         let _ = writeln!(text, "{:42} {change}", fact.name);
     }
     text
+}
+
+/// Two counts, when the same counter made them.
+fn same_counter(counts: (Instructions, Instructions)) -> Option<(u64, u64)> {
+    use Instructions::{Callgrind, CallgrindInMemory, Hardware};
+    match counts {
+        (Hardware(new), Hardware(old))
+        | (Callgrind(new), Callgrind(old))
+        | (CallgrindInMemory(new), CallgrindInMemory(old)) => Some((new, old)),
+        _ => None,
+    }
 }
 
 /// `new / old` with two digits after the point.
@@ -199,7 +238,7 @@ mod tests {
             p999_ns: 4_000_900,
             cpu_ns: Some(1780),
             busy_percent: Some(99),
-            instructions: None,
+            instructions: Some(Instructions::Callgrind(2345)),
             calls_percent: Some(7),
         };
         let bare = Row { workload: "4k randread qd1".into(), ..Row::default() };
@@ -211,6 +250,7 @@ mod tests {
                 date: "2026-11-21".into(),
                 commit: "abc1234".into(),
                 command: "holdfast-bench".into(),
+                uncounted: None,
             },
             rows: vec![full, Row { device: "null".into(), ..bare }],
             facts: vec![Fact::new("recovery of a 256 MiB log", 1234, "s")],
@@ -224,7 +264,7 @@ Command: `holdfast-bench`
 | device | workload | IOPS | MiB/s | p50 us | p99 us | p99.9 us | CPU ns/IO | busy % \
 | instr/IO | calls/IO |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-| ram | 4k randread qd32 | 558123 | 2180 | 52.3 | 80.0 | 4000.9 | 1780 | 99 | - | 0.07 |
+| ram | 4k randread qd32 | 558123 | 2180 | 52.3 | 80.0 | 4000.9 | 1780 | 99 | 2345 cg | 0.07 |
 | null | 4k randread qd1 | 0 | 0 | 0.0 | 0.0 | 0.0 | - | - | - | - |
 
 | measure | value | unit |
@@ -256,12 +296,32 @@ Command: `holdfast-bench`
         new.rows[0].cpu_ns = Some(890);
         new.rows.push(Row { device: "store".into(), ..Row::default() });
         let text = compare(&new, &report());
-        let first =
-            "ram      4k randread qd32           IOPS 2.00x  p50 1.00x  p99 1.00x  CPU 0.50x";
+        let first = "ram      4k randread qd32           IOPS 2.00x  p50 1.00x  p99 1.00x  CPU 0.50x  \
+             instr 1.00x";
         assert_eq!(text.lines().next(), Some(first));
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.ends_with("recovery of a 256 MiB log                  1.00x\n"));
         assert_eq!(compare(&new, &Report::default()), "");
+    }
+
+    #[test]
+    fn counts_of_different_counters_are_not_compared() {
+        let mut new = report();
+        new.rows[0].instructions = Some(Instructions::Hardware(2345));
+        assert!(!compare(&new, &report()).contains("instr"));
+        for text in ["2345", "2345 cg", "2345 cg-ram"] {
+            let read = parse_instructions(text).map(render_instructions);
+            assert_eq!(read.as_deref(), Some(text));
+        }
+        assert_eq!(parse_instructions("2345 guessed"), None);
+    }
+
+    #[test]
+    fn table_says_why_instructions_are_missing() {
+        let mut report = report();
+        report.context.uncounted = Some("valgrind is not installed".into());
+        let text = render(&report);
+        assert!(text.contains("Instructions were not counted: valgrind is not installed.\n"));
     }
 
     #[test]

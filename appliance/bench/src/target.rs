@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bdev::{Pool, PoolConfig};
 use net::NetError;
 use net_uring::{UringNet, UringNetConfig};
-use node::{NodeConfig, NodeError, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec};
-use nvmf::{Config, ConfigError, Hosts, Namespace, Nqn, Port, Subsystem, Target};
+use node::{
+    NodeConfig, NodeError, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, VolumeStatus,
+};
+use nvmf::{Config, ConfigError, Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem, Target};
 use reactor::{Doorbell, Idle, Reactor, ReactorConfig, ReactorStats, StartError};
 use thiserror::Error;
 
@@ -47,6 +49,9 @@ pub enum TargetError {
     /// The reactor or its machines.
     #[error("{0}")]
     Start(#[from] StartError<BuildError>),
+    /// The machines of a target without a reactor.
+    #[error("{0}")]
+    Build(#[from] BuildError),
     /// Its doorbell.
     #[error("a doorbell: {0}")]
     Doorbell(std::io::Error),
@@ -117,24 +122,7 @@ impl LocalTarget {
         let (namespace, attached) = handle.attach(store, &volume)?;
         attached.wait()?;
         let address = handle.listen(SocketAddr::from(([127, 0, 0, 1], 0)))?.wait()?;
-        let namespace = Namespace {
-            nsid: 1,
-            handle: namespace,
-            uuid: UUID,
-            block_size: volume.block_size,
-            blocks: volume.bytes / u64::from(volume.block_size),
-            atomic_blocks: node::ATOMIC_BYTES / volume.block_size,
-        };
-        target.replace(Config {
-            ports: vec![Port { id: 1, address }],
-            subsystems: vec![Subsystem {
-                nqn: subsystem(),
-                serial: "HFBENCH1".into(),
-                hosts: Hosts::Any,
-                namespaces: vec![namespace],
-            }],
-            ..Config::default()
-        })?;
+        target.replace(config_of(namespace, &volume, address))?;
         Ok(LocalTarget { reactor, handle, store, address })
     }
 
@@ -171,6 +159,30 @@ impl LocalTarget {
         self.reactor.join();
         Ok(())
     }
+}
+
+/// One subsystem with one namespace, that any host may use.
+pub(crate) fn config_of(
+    handle: NamespaceHandle,
+    volume: &VolumeStatus,
+    address: SocketAddr,
+) -> Config {
+    let namespace = Namespace {
+        nsid: 1,
+        handle,
+        uuid: volume.uuid,
+        block_size: volume.block_size,
+        blocks: volume.bytes / u64::from(volume.block_size),
+        atomic_blocks: node::ATOMIC_BYTES / volume.block_size,
+    };
+    let subsystem = Subsystem {
+        nqn: subsystem(),
+        serial: "HFBENCH1".into(),
+        hosts: Hosts::Any,
+        namespaces: vec![namespace],
+    };
+    let ports = vec![Port { id: 1, address }];
+    Config { ports, subsystems: vec![subsystem], ..Config::default() }
 }
 
 /// The NQN of the target's subsystem.

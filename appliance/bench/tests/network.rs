@@ -1,133 +1,29 @@
 //! The initiator against a real shard, over pipes in memory and over TCP.
 
-use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bdev::{Completion, Fifo, Instant, Pool, PoolConfig, Queue, Request};
+use bdev::{Pool, PoolConfig};
 use bench::client::{Client, ConnectError, Destination};
 use bench::job::{Job, JobPlan, RunError, Timeline, run};
 use bench::network::{Site, connect};
-use bench::target::{LocalTarget, TargetPlan, subsystem};
+use bench::pipe::{self, World, WorldPlan};
+use bench::target::{LocalTarget, TargetPlan};
 use bench::workload::{Rw, Workload};
-use net::{PipeConfig, PipeNet, Pipes};
-use node::{NodeConfig, Shard, StoreSpec, VolumeSpec, node};
-use nvmf::{Config, Hosts, Namespace, Nqn, Subsystem, Target};
+use net::{PipeConfig, PipeNet};
+use node::StoreSpec;
+use nvmf::Nqn;
 use reactor::{Idle, Machine, Progress};
 
 const BYTES: u64 = 1 << 20;
-const UUID: [u8; 16] = [3; 16];
 
-/// A shard and its hosts on one thread and one virtual clock.
-#[derive(Clone)]
-struct World {
-    pipes: Pipes,
-    shard: Rc<RefCell<Shard>>,
-    ns: Rc<RefCell<u64>>,
+fn world(config: PipeConfig, block_size: u32) -> World {
+    let plan = WorldPlan { store: StoreSpec::Ram { bytes: BYTES }, bytes: BYTES, block_size };
+    World::new(config, plan).expect("a target in memory")
 }
 
-impl World {
-    /// A target on `10.0.0.1:4420` with one volume of `block_size`.
-    fn new(config: PipeConfig, block_size: u32) -> World {
-        let target = Target::new(Config::default()).expect("an empty target");
-        let node_config = NodeConfig { connections_max: 8, ..NodeConfig::new(target.clone(), 1) };
-        let (handle, mut seeds) = node(node_config);
-        let pipes = Pipes::new(config);
-        let pool = Pool::new(&PoolConfig::for_bytes(16 << 20)).expect("memory");
-        let net = PipeNet::new(&pipes, "10.0.0.1".parse().expect("an address"), 8);
-        let shard = seeds.pop().expect("one shard").start(Rc::new(pool), Box::new(net));
-        let world =
-            World { pipes, shard: Rc::new(RefCell::new(shard)), ns: Rc::new(RefCell::new(0)) };
-        let (store, mut opened) = handle.open_store(StoreSpec::Ram { bytes: BYTES }).expect("room");
-        world.until(|| opened.take()).expect("opened");
-        let spec = VolumeSpec { name: "a".into(), uuid: UUID, bytes: BYTES, block_size };
-        let mut created = handle.create_volume(store, spec).expect("room");
-        let volume = world.until(|| created.take()).expect("created");
-        let (namespace, mut attached) = handle.attach(store, &volume).expect("room");
-        world.until(|| attached.take()).expect("attached");
-        let mut listening = handle.listen(address()).expect("room");
-        world.until(|| listening.take()).expect("listening");
-        let namespace = Namespace {
-            nsid: 1,
-            handle: namespace,
-            uuid: UUID,
-            block_size,
-            blocks: BYTES / u64::from(block_size),
-            atomic_blocks: 1,
-        };
-        let subsystem = Subsystem {
-            nqn: subsystem(),
-            serial: "S1".into(),
-            hosts: Hosts::Any,
-            namespaces: vec![namespace],
-        };
-        target.replace(Config { subsystems: vec![subsystem], ..Config::default() }).expect("sane");
-        world
-    }
-
-    /// One turn of everything; the time after it.
-    fn turn(&self) -> Instant {
-        let now = {
-            let arrives = self.pipes.next_moment().map_or(0, Instant::as_ns);
-            let mut ns = self.ns.borrow_mut();
-            *ns = arrives.max(*ns + 1000);
-            Instant::from_ns(*ns)
-        };
-        self.pipes.advance_to(now);
-        self.shard.borrow_mut().turn(now);
-        now
-    }
-
-    fn until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
-        loop {
-            self.turn();
-            if let Some(found) = ready() {
-                return found;
-            }
-        }
-    }
-
-    fn connect(&self, pool: &Rc<Pool>, queues: u16, digests: bool) -> Client {
-        let net = PipeNet::new(&self.pipes, "10.0.0.2".parse().expect("an address"), 8);
-        let destination =
-            Destination { address: address(), subsystem: subsystem(), queues, digests };
-        Client::connect(Box::new(net), Rc::clone(pool), &destination, &mut || self.turn())
-            .expect("the target answers")
-    }
-
-    /// The queue, such that each poll of it is a turn of the target too.
-    fn watch(&self, queue: Box<dyn Queue>) -> Box<dyn Queue> {
-        Box::new(Watched { world: self.clone(), queue })
-    }
-}
-
-struct Watched {
-    world: World,
-    queue: Box<dyn Queue>,
-}
-
-impl Queue for Watched {
-    fn submit(&mut self, requests: &mut Fifo<Request>) {
-        self.queue.submit(requests);
-    }
-
-    fn kick(&mut self) {
-        self.queue.kick();
-    }
-
-    fn poll(&mut self, completions: &mut Fifo<Completion>) {
-        self.world.turn();
-        self.queue.poll(completions);
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.queue.in_flight()
-    }
-}
-
-fn address() -> SocketAddr {
-    "10.0.0.1:4420".parse().expect("an address")
+fn world_client(world: &World, pool: &Rc<Pool>, queues: u16, digests: bool) -> Client {
+    world.connect(pool, queues, digests).expect("the target answers")
 }
 
 fn pool() -> Rc<Pool> {
@@ -148,9 +44,9 @@ fn timeline(ios_max: u64) -> Timeline {
 #[test]
 fn verified_mix_over_nasty_pipes_finds_nothing_wrong() {
     for (block_size, blocks, digests) in [(4096, 1, false), (512, 3, true), (4096, 8, true)] {
-        let world = World::new(PipeConfig::nasty(7), block_size);
+        let world = world(PipeConfig::nasty(7), block_size);
         let pool = pool();
-        let client = world.connect(&pool, 2, digests);
+        let client = world_client(&world, &pool, 2, digests);
         assert_eq!(client.namespace().block_size, block_size);
         let job = |number: u16| {
             let queue = world.watch(client.queue(number));
@@ -166,15 +62,15 @@ fn verified_mix_over_nasty_pipes_finds_nothing_wrong() {
 
 #[test]
 fn silent_connections_wake_the_shard_only_for_its_sweeps() {
-    let world = World::new(PipeConfig::default(), 4096);
+    let world = world(PipeConfig::default(), 4096);
     let pool = pool();
-    let _client = world.connect(&pool, 3, false);
+    let _client = world_client(&world, &pool, 3, false);
     let mut now = world.turn();
     for _ in 0..1000 {
         now = world.turn();
     }
     let end = now.saturating_add(Duration::from_secs(1));
-    let mut shard = world.shard.borrow_mut();
+    let mut shard = world.shard().borrow_mut();
     let mut turns = 0;
     while now < end {
         turns += 1;
@@ -189,16 +85,16 @@ fn silent_connections_wake_the_shard_only_for_its_sweeps() {
 
 #[test]
 fn lost_target_fails_the_run_instead_of_hanging_it() {
-    let world = World::new(PipeConfig::default(), 4096);
+    let world = world(PipeConfig::default(), 4096);
     let pool = pool();
-    let client = world.connect(&pool, 1, false);
+    let client = world_client(&world, &pool, 1, false);
     let queue = world.watch(client.queue(0));
     let mut jobs = [Job::new(queue, &pool, &plan(4096, 1, 0)).unwrap()];
     let mut turns = 0;
     let mut clock = || {
         turns += 1;
         if turns == 50 {
-            world.pipes.reset_host("10.0.0.1".parse().unwrap());
+            world.pipes().reset_host("10.0.0.1".parse().unwrap());
         }
         world.turn()
     };
@@ -209,15 +105,15 @@ fn lost_target_fails_the_run_instead_of_hanging_it() {
 
 #[test]
 fn unknown_subsystem_and_silent_address_are_told_apart() {
-    let world = World::new(PipeConfig::default(), 4096);
+    let world = world(PipeConfig::default(), 4096);
     let attempt = |address, subsystem| {
-        let net = PipeNet::new(&world.pipes, "10.0.0.2".parse().unwrap(), 8);
+        let net = PipeNet::new(world.pipes(), "10.0.0.2".parse().unwrap(), 8);
         let destination = Destination { address, subsystem, queues: 1, digests: false };
         let mut idle = || world.turn();
         Client::connect(Box::new(net), pool(), &destination, &mut idle).err().expect("refused")
     };
     let other = Nqn::new("nqn.2026-11.io.example:other").unwrap();
-    let unknown = attempt(address(), other);
+    let unknown = attempt(pipe::address(), other);
     assert!(matches!(unknown, ConnectError::Failed { qid: 0, .. }), "{unknown}");
     let silent = attempt("10.0.0.9:4420".parse().unwrap(), other);
     let ConnectError::Closed { qid: 0, reason } = silent else { panic!("{silent}") };
@@ -246,4 +142,15 @@ fn verified_mix_over_tcp_finds_nothing_wrong() {
     drop(jobs);
     drop(client);
     target.shutdown().unwrap();
+}
+
+#[test]
+fn counted_run_does_the_same_work_each_time() {
+    let options = ["bench", "--size", "1m", "--seed", "3"];
+    let options = <bench::Options as clap::Parser>::parse_from(options);
+    let shape = bench::Shape { rw: Rw::RandRw, bytes: 4096, depth: 8, jobs: 1, digests: true };
+    let store = || StoreSpec::Ram { bytes: BYTES };
+    let done = pipe::counted_run(&options, store(), shape, 200).unwrap();
+    assert!((200..200 + 8 + 8).contains(&done), "{done} operations");
+    assert_eq!(pipe::counted_run(&options, store(), shape, 200).unwrap(), done);
 }
