@@ -13,10 +13,12 @@ STATE ?= $(TARGET)/demo
 # make bench RECORD=1 writes docs/performance.md; BENCH passes options on
 RECORD ?=
 BENCH ?=
+# make crash KILLS=n SEED=first
+KILLS ?= 200
 # make lab CASES="io crash"
 CASES ?=
 
-.PHONY: help run test check bench sim lab asan clean
+.PHONY: help run test check bench sim crash lab asan clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ lab: ## real kernels in a virtual machine against the daemon (CASES="words" sele
 	hw-tests/setup/install.sh
 	cargo build --locked -p daemon -p cli -p hw-tests
 	$(TARGET)/debug/hw-lab $(CASES)
+
+crash: ## kill the daemon KILLS=n times under a verifying host, and check every block and the store
+	KILLS=$(KILLS) FUZZ_SEED=$(SEED) cargo test --locked -p daemon --test process -- \
+		--exact --nocapture kills::any_number_of_kills_loses_nothing_that_was_acknowledged
 
 asan: ## the crates with unsafe code under AddressSanitizer (needs a nightly toolchain)
 	hw-tests/setup/asan.sh

@@ -14,7 +14,7 @@ use reactor::Clock;
 pub(crate) const HOST: &str =
     "nqn.2014-08.org.nvmexpress:uuid:68667462-656e-4368-8000-000000000001";
 const SUBSYSTEM: &str = "nqn.2026-11.dev.holdfast:test:db";
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 pub(crate) const BLOCKS: u64 = 2048;
 /// Blocks of one read.
 const RUN: u64 = 32;
@@ -38,6 +38,11 @@ impl Host {
         let queue = client.queue(0);
         let (requests, completions) = (Fifo::new(1), Fifo::new(1));
         Ok(Self { pool, queue, requests, completions, _client: client })
+    }
+
+    /// Its buffers and its queue, for many requests at once.
+    pub(crate) fn parts(&mut self) -> (&Pool, &mut dyn Queue) {
+        (&self.pool, &mut *self.queue)
     }
 
     fn execute(&mut self, request: Request) -> Completion {
@@ -107,7 +112,7 @@ impl Host {
 }
 
 /// What a block holds in a version.
-fn content(lba: u64, version: u64) -> Vec<u8> {
+pub(crate) fn content(lba: u64, version: u64) -> Vec<u8> {
     let mut rng = Rng::new(lba << 20 ^ version);
     (0..BLOCK / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect()
 }

@@ -5,5 +5,7 @@
 mod backend;
 mod data;
 mod host;
+mod kills;
+mod ledger;
 mod life;
 mod stand;

@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Builder;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -61,17 +62,35 @@ pub(crate) fn start_with(dir: &Path, notify: Option<&Path>) -> Process {
         command.env("NOTIFY_SOCKET", path);
         command.env("WATCHDOG_USEC", "100000");
     }
-    let mut child = command.spawn().unwrap();
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    let (lines, rest) = channel();
-    let read = move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line));
-    Builder::new().spawn(read).unwrap();
-    let mut process = Process { child, log: Vec::new(), rest };
+    let mut process = Process::spawn(command);
     process.wait_for("INFO listening ");
     process
 }
 
 impl Process {
+    /// Starts the daemon and waits for nothing.
+    pub(crate) fn spawn(mut command: Command) -> Process {
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (lines, rest) = channel();
+        let read =
+            move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line));
+        Builder::new().spawn(read).unwrap();
+        Process { child, log: Vec::new(), rest }
+    }
+
+    /// Reads the log for a while; true when it ended by itself.
+    pub(crate) fn run_for(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        loop {
+            match self.rest.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.log.push(line),
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => return true,
+            }
+        }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
