@@ -55,6 +55,7 @@
 //! assert!(matches!(done.data, Data::From(_)));
 //! ```
 
+mod checksum;
 pub mod conformance;
 mod device;
 mod fifo;
@@ -69,6 +70,7 @@ mod slots;
 mod status;
 mod units;
 
+pub use checksum::{CHECKSUM_BYTES, CHECKSUM_OF_ZEROES, join_checksums};
 pub use device::{Bdev, Info, OpSet, OpenError, Queue, QueueCx};
 pub use fifo::Fifo;
 pub use limits::{

@@ -20,6 +20,7 @@
 //!   thread, and counts need no atomic read-modify-write. Whoever moves the parcel (a ring, a
 //!   channel) orders the accesses. Free lists are touched by the home thread alone; other
 //!   threads push onto an atomic return stack that the home thread empties.
+//! - *Checksums* are plain numbers in a side table: a wrong one harms no memory.
 //! - *Devices.* A segment that a device may still write is inside a request, out of reach.
 
 use std::cell::Cell;
@@ -31,6 +32,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::Data;
+use crate::checksum::CHECKSUM_BYTES;
 use crate::limits::{CLASS_BYTES, POOL_PAGES_MAX, POOLS_MAX, SEGMENT_ALIGN};
 
 /// How many segments of each class a pool has, and where its memory comes from.
@@ -166,7 +168,9 @@ impl Pool {
             mapping.drain_returned();
             mapping.take_from(first)
         })?;
-        mapping.counts[page as usize].store(1, Ordering::Relaxed);
+        let head = &mapping.counts[page as usize];
+        head.handles.store(1, Ordering::Relaxed);
+        head.summed.store(0, Ordering::Relaxed);
         let number = u32::try_from(self.number).expect("at most 255 pools");
         let raw = NonZeroU32::new(number << 24 | page).expect("pool numbers start at one");
         Some(BufMut { raw: Raw(raw), not_send: PhantomData })
@@ -238,8 +242,9 @@ impl BufMut {
         unsafe { std::slice::from_raw_parts(pointer, len) }
     }
 
-    /// The segment's bytes, to change them.
+    /// The segment's bytes, to change them. Their checksums are forgotten.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.raw.head().summed.store(0, Ordering::Relaxed);
         let (pointer, len) = self.raw.span();
         // SAFETY: as in `bytes`, and this is the segment's only handle, borrowed uniquely.
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
@@ -250,9 +255,31 @@ impl BufMut {
         self.raw.span().1
     }
 
-    /// Where the bytes are, for a device that writes them while a request owns this handle.
+    /// Where the bytes are, for a device that writes them while a request owns this handle. Their
+    /// checksums are forgotten.
     pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.raw.head().summed.store(0, Ordering::Relaxed);
         self.raw.span().0
+    }
+
+    /// Notes the CRC32C of one 4 KiB block of the segment, for [`BufMut::mark_summed`].
+    ///
+    /// # Panics
+    /// When the segment has no such block.
+    pub fn note_checksum(&mut self, block: usize, crc: u32) {
+        assert!(block < self.capacity() / CHECKSUM_BYTES, "blocks lie inside their segment");
+        self.raw.mapping().sums[self.raw.page() + block].store(crc, Ordering::Relaxed);
+    }
+
+    /// From now on the first `blocks` blocks have the checksums that were noted: they travel with
+    /// the bytes, into [`Buf`] and to other threads, until the bytes can be changed again.
+    ///
+    /// # Panics
+    /// When the segment has fewer blocks.
+    pub fn mark_summed(&mut self, blocks: usize) {
+        assert!(blocks <= self.capacity() / CHECKSUM_BYTES, "blocks lie inside their segment");
+        let blocks = u32::try_from(blocks).expect("a segment has at most 256 blocks");
+        self.raw.head().summed.store(blocks, Ordering::Relaxed);
     }
 
     /// Gives up changing the bytes, so that they can be shared.
@@ -313,6 +340,15 @@ impl Buf {
         let moved = shared.raw.0.get() + pages;
         shared.raw = Raw(NonZeroU32::new(moved).expect("grew from a nonzero number"));
         shared
+    }
+
+    /// The CRC32C of a 4 KiB block, counted from this handle's start, if whoever filled the segment
+    /// knew it.
+    pub fn checksum(&self, block: usize) -> Option<u32> {
+        let (mapping, page) = (self.raw.mapping(), self.raw.page() + block);
+        let head = mapping.heads[self.raw.page()] as usize;
+        let summed = mapping.counts[head].summed.load(Ordering::Relaxed) as usize;
+        (page < head + summed).then(|| mapping.sums[page].load(Ordering::Relaxed))
     }
 
     /// True when this is the segment's only handle.
@@ -409,9 +445,13 @@ impl Raw {
         (pointer, (end - page) * SEGMENT_ALIGN)
     }
 
-    fn count(self) -> &'static AtomicU32 {
+    fn head(self) -> &'static Head {
         let mapping = self.mapping();
         &mapping.counts[mapping.heads[self.page()] as usize]
+    }
+
+    fn count(self) -> &'static AtomicU32 {
+        &self.head().handles
     }
 
     fn release(self) {
@@ -454,8 +494,10 @@ struct Mapping {
     heads: Box<[u32]>,
     /// For each page: the page after its segment.
     ends: Box<[u32]>,
-    /// For each first page: how many handles the segment has.
-    counts: Box<[AtomicU32]>,
+    /// For each first page: how many handles the segment has, and how many checksums.
+    counts: Box<[Head]>,
+    /// For each page: its CRC32C, if the segment's head says so.
+    sums: Box<[AtomicU32]>,
     /// For each first page: the next segment of the list that it is in, plus one.
     links: Box<[AtomicU32]>,
     free: [FreeList; 5],
@@ -464,6 +506,14 @@ struct Mapping {
     returned: AtomicU32,
     /// Keeps the memory mapped; only ever reached through `base`.
     _memory: MmapMut,
+}
+
+/// What is counted for a segment, at its first page. Who has the segment's handles has this too.
+#[derive(Default)]
+struct Head {
+    handles: AtomicU32,
+    /// Pages from the front whose checksums are known.
+    summed: AtomicU32,
 }
 
 /// A list of free segments, threaded through `Mapping::links`. The home thread alone uses it.
@@ -490,7 +540,8 @@ impl Mapping {
             home: thread_number(),
             heads: vec![0; pages].into(),
             ends: vec![0; pages].into(),
-            counts: numbers(),
+            counts: (0..pages).map(|_| Head::default()).collect(),
+            sums: numbers(),
             links: numbers(),
             free: Default::default(),
             total: *segments,

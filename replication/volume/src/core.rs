@@ -303,7 +303,10 @@ impl Core {
     /// Gives an operation's buffer back to its queue.
     pub(crate) fn finish(&mut self, key: u32, status: Status) {
         self.end_space_wait(key);
-        let op = self.ops.remove(key).expect("an operation ends once");
+        let mut op = self.ops.remove(key).expect("an operation ends once");
+        if status.is_ok() && op.request.op == Op::Read {
+            op.end_read();
+        }
         if let Some(lock) = op.lock {
             self.locks.leave(lock);
         }

@@ -5,9 +5,9 @@
 //! way. A compare-and-write, on any volume, is alone among all that change its blocks.
 //!
 //! An operation enters the table when it arrives, gets a number, holds its range when it may, and
-//! leaves at its end. It waits for those that hold a range and conflict, and, when one of the two is
-//! a compare-and-write, for those that came before. So whoever waits, waits for a smaller number or
-//! for one that waits for nobody: there is no circle, and nobody is overtaken for ever. Plain
+//! leaves at its end. It waits for those that hold a range and conflict, and, when one of the two
+//! is a compare-and-write, for those that came before. So whoever waits, waits for a smaller number
+//! or for one that waits for nobody: there is no circle, and nobody is overtaken for ever. Plain
 //! writes, while there is no compare-and-write, do not enter at all.
 
 use bdev::Slots;

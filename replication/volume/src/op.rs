@@ -175,6 +175,51 @@ impl HostOp {
         [first, middle, last]
     }
 
+    /// The checksums of the blocks in `parts`, the first of which is block `from`: those that came
+    /// with the buffer, the others computed. Returns for how many bytes they were.
+    pub(crate) fn checksums(&self, from: u64, parts: &[&[u8]], crcs: &mut [u32]) -> u64 {
+        let mut summed = 0;
+        let blocks = parts.iter().flat_map(|part| part.chunks_exact(BLOCK));
+        for ((index, crc), block) in (from..).zip(crcs).zip(blocks) {
+            *crc = self.known_checksum(index).unwrap_or_else(|| {
+                summed += BLOCK as u64;
+                wal::crc32c(block)
+            });
+        }
+        summed
+    }
+
+    /// The checksum of a block that came with the buffer. Only blocks that lie in the buffer as
+    /// they lie on the volume have one.
+    fn known_checksum(&self, index: u64) -> Option<u32> {
+        let edge = index + 1 == self.blocks && !matches!(self.edges[1], Edge::None);
+        let Data::From(buf) = &self.request.data else { return None };
+        if self.request.op != Op::Write
+            || self.skip != 0
+            || edge
+            || !matches!(self.edges[0], Edge::None)
+        {
+            return None;
+        }
+        buf.checksum(usize::try_from(index).expect("a short range"))
+    }
+
+    /// Notes the checksum of a block with the buffer that it is read into, when it lies in it as
+    /// it lies on the volume.
+    pub(crate) fn note_read(&mut self, index: u64, crc: u32) {
+        if let (0, Data::Into(buf)) = (self.skip, &mut self.request.data) {
+            buf.note_checksum(usize::try_from(index).expect("a short range"), crc);
+        }
+    }
+
+    /// All of a read is in its buffer, and the checksum of each block was noted.
+    pub(crate) fn end_read(&mut self) {
+        let whole = self.skip == 0 && self.bytes.is_multiple_of(BLOCK);
+        if let (true, Data::Into(buf)) = (whole, &mut self.request.data) {
+            buf.mark_summed(self.bytes / BLOCK);
+        }
+    }
+
     /// Where in the buffer the new data starts: behind what it is compared with, if it is.
     fn new_at(&self) -> usize {
         if self.request.op == Op::CompareAndWrite { self.bytes } else { 0 }

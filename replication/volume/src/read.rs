@@ -181,6 +181,7 @@ impl Core {
                     if !op.deliver(base + index as u64, None) {
                         op.fail(Status::Miscompare);
                     }
+                    op.note_read(base + index as u64, bdev::CHECKSUM_OF_ZEROES);
                 }
             } else if !self.read_run(key, base + at as u64, &sources[at..at + run]) {
                 return self.park_read(key); // Out of buffers or slots: the rest later.
@@ -226,12 +227,16 @@ impl Core {
                     if !op.deliver(u64::from(first) + index, Some(block)) {
                         op.fail(Status::Miscompare);
                     }
+                    op.note_read(u64::from(first) + index, crc);
                 }
             }
         }
         let op = self.ops.get_mut(key).expect("held");
         if whole {
             op.request.data = bdev::Data::Into(buf);
+            for (index, &crc) in (0u64..).zip(&io.crcs[..io.blocks as usize]) {
+                op.note_read(index, crc);
+            }
         }
         if !status.is_ok() {
             op.fail(Status::Io);

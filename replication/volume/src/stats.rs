@@ -13,6 +13,9 @@ pub struct Stats {
     pub host_read_bytes: u64,
     /// Bytes that hosts wrote.
     pub host_written_bytes: u64,
+    /// Bytes that hosts wrote and whose checksums had to be computed here: they did not come with
+    /// the buffer. With data digests on the wire this stays zero.
+    pub summed_bytes: u64,
     /// Requests of hosts that ended with an error.
     pub host_errors: u64,
     /// Bytes written to the log: headers and payload.

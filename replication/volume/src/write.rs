@@ -254,9 +254,7 @@ impl Core {
         let op = self.ops.get(key).expect("held");
         let mut crcs = [0; store::EXTENT_BLOCKS];
         let payload = op.payload(at, at + EXTENT_BLOCKS);
-        for (crc, block) in crcs.iter_mut().zip(payload.chunks_exact(BLOCK)) {
-            *crc = wal::crc32c(block);
-        }
+        self.stats.summed_bytes += op.checksums(at, &[payload], &mut crcs);
         let (volume, block) = (op.volume, op.first + at);
         let record = Record::Direct { volume, block, extent, crcs: &crcs };
         let what = What::Direct { extent };
@@ -286,10 +284,7 @@ impl Core {
         let op = self.ops.get(key).expect("held");
         let parts = op.parts(cursor, cursor + blocks);
         let mut crcs = [0; wal::RECORD_BLOCKS_MAX];
-        let content = parts.iter().flat_map(|part| part.chunks_exact(BLOCK));
-        for (crc, block) in crcs.iter_mut().zip(content) {
-            *crc = wal::crc32c(block);
-        }
+        self.stats.summed_bytes += op.checksums(cursor, &parts, &mut crcs);
         let crcs = &crcs[..count];
         let record = Record::Write { volume, block: first, crcs };
         let what = What::Write { reserve };

@@ -74,6 +74,53 @@ fn flipped_byte_in_an_extent_is_reported_and_never_returned() {
     assert_eq!(rig.read(&mut queue, 6, 1), Ok(block(9)));
 }
 
+/// A checksum that came with the buffer, from the wire, is the one that the block is stored with.
+#[test]
+fn byte_flipped_between_wire_and_log_is_caught_and_never_returned() {
+    for blocks in [2, 16] {
+        let (mut rig, mut queue, id) = rig_with_volume(24, 8 * MIB, 4096);
+        let mut buf = rig.pool.take(blocks * 4096).unwrap();
+        Rng::new(3).fill(&mut buf.bytes_mut()[..blocks * 4096]);
+        let sums: Vec<u32> = buf.bytes().chunks(4096).map(wal::crc32c).collect();
+        buf.bytes_mut()[4096 + 55] ^= 4;
+        sums.iter().take(blocks).enumerate().for_each(|(at, &sum)| buf.note_checksum(at, sum));
+        buf.mark_summed(blocks);
+        let count = u32::try_from(blocks).unwrap();
+        let write = Request::write(Tag(1), Lba(16), count, buf.freeze());
+        assert_eq!(rig.run(&mut queue, write).status, Status::Ok);
+        assert_eq!(rig.engine.borrow().stats().summed_bytes, 0, "nothing is summed twice");
+        for _ in 0..2 {
+            assert_eq!(rig.read(&mut queue, 17, 1), Err(Status::Integrity));
+            assert!(rig.read(&mut queue, 16, 1).is_ok());
+            settle(&mut rig);
+        }
+        let reported = |event: &Event| matches!(event, Event::Integrity { block: 17, .. });
+        assert!(rig.events.iter().any(reported), "volume {id:?}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn what_is_read_carries_the_checksums_that_it_was_checked_with() {
+    for block_bytes in [4096, 512] {
+        let (mut rig, mut queue, _) = rig_with_volume(24, 8 * MIB, block_bytes);
+        let per_block = u64::from(4096 / block_bytes);
+        for block in [0, 1, 5, 2] {
+            assert_eq!(rig.write(&mut queue, block * per_block, &self::block(block)), Status::Ok);
+        }
+        for (first, blocks) in [(0, 2), (0, 8), (7, 1)] {
+            let into = rig.pool.take(blocks * 4096).unwrap();
+            let count = u32::try_from(blocks as u64 * per_block).unwrap();
+            let read = Request::read(Tag(1), Lba(first * per_block), count, into);
+            let Data::Into(buf) = rig.run(&mut queue, read).data else { panic!("a read") };
+            let buf = buf.freeze();
+            for (at, block) in buf.bytes()[..blocks * 4096].chunks(4096).enumerate() {
+                assert_eq!(buf.checksum(at), Some(wal::crc32c(block)), "block {at} of {blocks}");
+            }
+            assert_eq!(buf.checksum(blocks), None);
+        }
+    }
+}
+
 #[test]
 fn block_that_rots_in_the_log_is_never_returned_even_after_destaging() {
     let (mut rig, mut queue, id) = rig_with_volume(24, 8 * MIB, 4096);

@@ -75,6 +75,8 @@ pub(crate) struct Command {
     pub(crate) granted: u32,
     /// The R2T went out: data PDUs may come.
     pub(crate) asked: bool,
+    /// Blocks of 4 KiB, from the front, whose checksums were noted with the buffer.
+    pub(crate) summed: u32,
     /// A data digest did not match.
     pub(crate) corrupt: bool,
     /// Dataset Management: the range that is next.
@@ -98,6 +100,7 @@ impl Command {
             moved: 0,
             granted: 0,
             asked: false,
+            summed: 0,
             corrupt: false,
             range: 0,
             status: NvmeStatus::SUCCESS,

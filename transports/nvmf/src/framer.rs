@@ -9,7 +9,7 @@ use net::Landing;
 use nvme_spec::{CommonHeader, DIGEST_LEN, FatalError, PduType, pdu_flags};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::digest::{Crc32c, crc32c};
+use crate::digest::{PduDigests, crc32c};
 use crate::limits::{DIRECT_RECEIVE_MIN, RECEIVE_SEGMENT};
 
 /// Which digests a connection uses.
@@ -76,18 +76,22 @@ pub(crate) struct Framer {
     start: usize,
     end: usize,
     data: Option<DataPhase>,
+    /// Of the current PDU's data, and of the last one's until the next begins.
+    sums: PduDigests,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct DataPhase {
     remaining: u32,
-    crc: Option<Crc32c>,
+    /// A digest follows.
+    digest: bool,
 }
 
 impl Framer {
     pub(crate) fn new(accepts: Accepts) -> Framer {
         let digests = Digests::default();
-        Framer { accepts, digests, segment: None, start: 0, end: 0, data: None }
+        let (segment, data, sums) = (None, None, PduDigests::new());
+        Framer { accepts, digests, segment, start: 0, end: 0, data, sums }
     }
 
     /// Starts over for a new connection, receiving into `segment`.
@@ -225,8 +229,8 @@ impl Framer {
         if head.data_len > 0 {
             let digest = self.digests.data
                 && !matches!(head.pdu_type, PduType::H2cTermReq | PduType::C2hTermReq);
-            let crc = digest.then(Crc32c::new);
-            self.data = Some(DataPhase { remaining: head.data_len, crc });
+            self.sums.clear();
+            self.data = Some(DataPhase { remaining: head.data_len, digest });
         }
     }
 
@@ -259,8 +263,9 @@ impl Framer {
     }
 
     fn taken(&mut self, len: usize, mut data: DataPhase) {
-        if let Some(crc) = &mut data.crc {
-            crc.update(&self.buffered()[..len]);
+        if data.digest && len > 0 {
+            let segment = self.segment.as_ref().expect("it holds what arrived");
+            self.sums.update(&segment.bytes()[self.start..self.start + len]);
         }
         data.remaining -= narrow(len);
         self.start += len;
@@ -270,10 +275,15 @@ impl Framer {
     /// Bytes of the current PDU's data arrived elsewhere (a direct landing).
     pub(crate) fn on_direct(&mut self, bytes: &[u8]) {
         let data = self.data.as_mut().expect("a direct landing is for the current PDU");
-        if let Some(crc) = &mut data.crc {
-            crc.update(bytes);
+        if data.digest {
+            self.sums.update(bytes);
         }
         data.remaining -= narrow(bytes.len());
+    }
+
+    /// The digests of the last PDU's blocks of 4 KiB, when it carried a digest.
+    pub(crate) fn block_digests(&self) -> &[u32] {
+        if self.digests.data { self.sums.blocks() } else { &[] }
     }
 
     /// Ends the current PDU when all its data was taken: whether its digest matched. `None` when
@@ -283,12 +293,12 @@ impl Framer {
         if data.remaining > 0 {
             return None;
         }
-        let intact = match data.crc {
-            None => true,
-            Some(crc) => {
+        let intact = match data.digest {
+            false => true,
+            true => {
                 let bytes = self.buffered().get(..DIGEST_LEN)?;
                 let received = bytes.try_into().expect("four bytes");
-                let intact = crc.finish() == u32::from_le_bytes(received);
+                let intact = self.sums.finish() == u32::from_le_bytes(received);
                 self.start += DIGEST_LEN;
                 intact
             }

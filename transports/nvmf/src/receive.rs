@@ -1,5 +1,6 @@
 //! What arrives: PDUs in order, each to its command.
 
+use bdev::CHECKSUM_BYTES;
 use net::Landing;
 use nvme_spec::{
     CapsuleCmdHeader, FatalError, H2cDataHeader, IcReq, NvmeStatus, PDO_DWORDS_MAX, PduType, Sqe,
@@ -257,16 +258,35 @@ impl Connection {
     fn on_data_end(&mut self, _cx: Cx<'_>, key: u32, intact: bool) {
         let command = self.commands.get_mut(key).expect("the sink names a command");
         command.corrupt |= !intact;
+        note_checksums(command, self.framer.block_digests());
         if command.moved < command.granted {
             return;
         }
         self.receiving -= 1;
         command.phase = Phase::Ready;
+        if let Segment::Filling(buf) = &mut command.segment {
+            buf.mark_summed(command.summed as usize);
+        }
         if command.corrupt {
             //= NVMe-TCP 1.1 §3.6.1.2
             //# a data digest that does not match fails the command, not the connection
             return self.answer(key, NvmeStatus::again(StatusCode::TRANSIENT_TRANSPORT_ERROR));
         }
         self.ready.push(key).expect("one entry per command");
+    }
+}
+
+/// Keeps the digests of the blocks of a PDU, which was the last one to arrive, with the buffer: the
+/// device need not sum them again. As far as blocks of PDUs are blocks of the buffer.
+fn note_checksums(command: &mut Command, digests: &[u32]) {
+    let Segment::Filling(buf) = &mut command.segment else { return };
+    let block = crate::framer::narrow(CHECKSUM_BYTES);
+    let start = command.moved / block - crate::framer::narrow(digests.len());
+    if command.summed != start || !command.moved.is_multiple_of(block) {
+        return;
+    }
+    for &digest in digests {
+        buf.note_checksum(command.summed as usize, digest);
+        command.summed += 1;
     }
 }

@@ -10,7 +10,7 @@ use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use crate::command::{Command, Segment, Transfer};
 use crate::connection::Connection;
-use crate::digest::crc32c;
+use crate::digest::{crc32c, of_buffer};
 use crate::framer::{Fault, narrow};
 use crate::limits::H2C_DATA_MAX;
 
@@ -145,7 +145,7 @@ impl Connection {
         if pdo > hlen {
             batch.push_scratch(pdo - hlen).expect("room was checked");
         }
-        let digest = digests.data.then(|| crc32c(&buf.bytes()[..len as usize]));
+        let digest = digests.data.then(|| of_buffer(&buf, len as usize));
         batch.push_buf(buf, 0, len as usize).expect("room was checked");
         if let Some(digest) = digest {
             put(batch, &digest.to_le_bytes());

@@ -129,6 +129,8 @@ fn io_with(seed: u64, digests: Digests, flow_control: bool, hpda: u8, segments: 
         let mut queue = Initiator::new(options);
         let mut link = world.connect(&mut queue);
         random_io(&mut world, &mut queue, &mut link, n);
+        let sums_come_along = world.disks[0].summed > 0;
+        assert_eq!(sums_come_along, digests.data, "checksums come from data digests alone");
         let mut admin_link = _link;
         world.close(&mut link, &mut queue);
         world.close(&mut admin_link, &mut admin);

@@ -116,3 +116,27 @@ fn no_segment_is_handed_out_twice() {
     held.clear();
     assert_eq!(pool.stats().taken(), 0);
 }
+
+#[test]
+fn checksums_travel_with_the_bytes_and_end_when_they_can_change() {
+    let pool = Pool::new(&PoolConfig::tiny()).unwrap();
+    let mut buf = pool.take(16384).unwrap();
+    for block in 0..3 {
+        buf.note_checksum(block, 70 + u32::try_from(block).unwrap());
+    }
+    buf.mark_summed(2);
+    let buf = buf.freeze();
+    assert_eq!([0, 1, 2].map(|block| buf.checksum(block)), [Some(70), Some(71), None]);
+    assert_eq!(buf.slice(4096).checksum(0), Some(71));
+    assert_eq!(buf.slice(4096).checksum(1), None);
+    assert_eq!(buf.checksum(1 << 20), None);
+    let mut buf = buf.try_unique().unwrap();
+    buf.bytes_mut();
+    let buf = buf.freeze();
+    assert_eq!(buf.checksum(0), None, "the bytes may have changed");
+    let mut buf = buf.try_unique().unwrap();
+    buf.mark_summed(1);
+    drop(buf);
+    let all: Vec<_> = std::iter::from_fn(|| pool.take(16384)).map(BufMut::freeze).collect();
+    assert!(all.iter().all(|buf| buf.checksum(0).is_none()), "the segment is somebody else's");
+}

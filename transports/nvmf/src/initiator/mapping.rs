@@ -4,8 +4,8 @@ use bdev::{Flags, Op, Request, Status};
 use nvme_spec::{NvmeStatus, Sqe, StatusCode, U32, io_control, opcode};
 use zerocopy::FromZeros;
 
-/// The NVM command of a block request, and its bytes of data. `None` when one command is not enough:
-/// fused ones are not sent.
+/// The NVM command of a block request, and its bytes of data. `None` when one is not enough: fused
+/// commands are not sent.
 pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> Option<(Sqe, u32)> {
     let mut sqe = Sqe::new_zeroed();
     sqe.nsid = U32::new(nsid);

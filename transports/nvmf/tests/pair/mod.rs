@@ -70,11 +70,14 @@ pub(crate) struct Disk {
     pub(crate) block_size: usize,
     pub(crate) bytes: Vec<u8>,
     pub(crate) fail_with: Option<Status>,
+    /// Blocks of 4 KiB that came with their checksums.
+    pub(crate) summed: u32,
 }
 
 impl Disk {
     pub(crate) fn new(block_size: usize, blocks: usize) -> Disk {
-        Disk { block_size, bytes: vec![0; block_size * blocks], fail_with: None }
+        let bytes = vec![0; block_size * blocks];
+        Disk { block_size, bytes, fail_with: None, summed: 0 }
     }
 
     fn run(&mut self, request: Request) -> Completion {
@@ -88,8 +91,21 @@ impl Disk {
         };
         let Request { tag, op, mut data, .. } = request;
         match (&mut data, op) {
-            (Data::Into(buf), Op::Read) => buf.bytes_mut()[..len].copy_from_slice(range),
-            (Data::From(buf), Op::Write) => range.copy_from_slice(&buf.bytes()[..len]),
+            (Data::Into(buf), Op::Read) => {
+                buf.bytes_mut()[..len].copy_from_slice(range);
+                for (at, block) in range.chunks_exact(4096).enumerate() {
+                    buf.note_checksum(at, crc_fast::crc32_iscsi(block));
+                }
+                buf.mark_summed(len / 4096);
+            }
+            (Data::From(buf), Op::Write) => {
+                range.copy_from_slice(&buf.bytes()[..len]);
+                for (at, block) in range.chunks_exact(4096).enumerate() {
+                    let sum = buf.checksum(at);
+                    self.summed += u32::from(sum.is_some());
+                    assert!(sum.is_none_or(|sum| sum == crc_fast::crc32_iscsi(block)));
+                }
+            }
             (Data::From(buf), Op::Compare) => {
                 let same = &buf.bytes()[..len] == range;
                 let status = if same { Status::Ok } else { Status::Miscompare };
