@@ -5,9 +5,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # As in hw-tests/setup/test.sh: what one target built serves the next.
 export CARGO_PROFILE_DEV_PANIC := unwind
 
-# make sim SEEDS=n SEED=first
-SEEDS ?= 1000
+# make sim SEEDS=n SEED=first JOBS=threads
+SEEDS ?= 10000
 SEED ?= 1
+JOBS ?= $(shell nproc)
 # make run STATE=directory
 STATE ?= $(TARGET)/demo
 # make bench RECORD=1 writes docs/performance.md; BENCH passes options on
@@ -37,7 +38,7 @@ bench: ## measure the table of docs/performance.md and compare (RECORD=1 writes 
 	cargo run --release --locked -p bench -- $(if $(RECORD),--record) $(BENCH)
 
 sim: ## run the simulator from SEEDS=n seeds, SEED=first
-	cargo run --profile sim --locked -p sim -- --seed $(SEED) --seeds $(SEEDS)
+	cargo run --profile sim --locked -p sim -- --seed $(SEED) --seeds $(SEEDS) --jobs $(JOBS)
 
 lab: ## real kernels in a virtual machine against the daemon (CASES="words" selects)
 	hw-tests/setup/install.sh

@@ -4,62 +4,64 @@
 
 use std::process::ExitCode;
 
-use sim::{Plan, run};
+use sim::{BarePlan, Options, Plan, Profile, Summary, current_seed, run_seed, run_seeds};
 
-const USAGE: &str =
-    "usage: sim [--seed FIRST] [--seeds COUNT] [--small] [--errors] [--ram] [--trace] [-v]
+const USAGE: &str = "usage: sim [--seed FIRST] [--seeds COUNT] [--jobs N] [PROFILE] [--trace] [-v]
   --seed FIRST   the first seed (default 1)
-  --seeds COUNT  how many seeds, one after the other (default 1)
-  --small        short ones
-  --errors       disks that fail often
-  --ram          volumes in memory: network faults only
+  --seeds COUNT  how many seeds (default 1)
+  --jobs N       on so many threads (default 1); the outcome is the same
   --trace        what happens to the node and the disks
   -v             the plan and the outcome of each seed
+profiles:
+  (default)      engines on disks, small and nasty; every sixteenth seed a whole node
+  --bare         only engines on disks
+  --node         only whole nodes with their hosts and networks, short
+  --large        only whole nodes, long
+  --errors       disks of nodes that fail often
+  --ram          nodes with volumes in memory: network faults only
 ";
 
-struct Options {
+struct Args {
     first: u64,
     count: u64,
-    small: bool,
-    errors: bool,
-    ram: bool,
-    trace: bool,
+    jobs: usize,
+    options: Options,
     verbose: bool,
 }
 
-impl Options {
-    /// The one line that does it again.
-    fn reproduction(&self, seed: u64) -> String {
-        let flags = [(self.small, " --small"), (self.errors, " --errors"), (self.ram, " --ram")];
-        let flags: String = flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag).collect();
-        format!("reproduce: cargo run -p sim --profile sim -- --seed {seed}{flags}")
-    }
+/// The one line that does it again.
+fn reproduction(seed: u64, options: &Options) -> String {
+    let profile = match options.profile {
+        Profile::Mixed => "",
+        Profile::Bare => " --bare",
+        Profile::Node => " --node",
+        Profile::Large => " --large",
+    };
+    let errors = if options.errors { " --errors" } else { "" };
+    let ram = if options.ram { " --ram" } else { "" };
+    format!("reproduce: cargo run -p sim --profile sim -- --seed {seed}{profile}{errors}{ram}")
 }
 
-fn options() -> Option<Options> {
-    let mut options = Options {
-        first: 1,
-        count: 1,
-        small: false,
-        errors: false,
-        ram: false,
-        trace: false,
-        verbose: false,
-    };
+fn args() -> Option<Args> {
+    let options = Options { profile: Profile::Mixed, errors: false, ram: false, trace: false };
+    let mut args = Args { first: 1, count: 1, jobs: 1, options, verbose: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--seed" => options.first = words.next()?.parse().ok()?,
-            "--seeds" => options.count = words.next()?.parse().ok()?,
-            "--small" => options.small = true,
-            "--trace" => options.trace = true,
-            "--errors" => options.errors = true,
-            "--ram" => options.ram = true,
-            "-v" => options.verbose = true,
+            "--seed" => args.first = words.next()?.parse().ok()?,
+            "--seeds" => args.count = words.next()?.parse().ok()?,
+            "--jobs" => args.jobs = words.next()?.parse().ok()?,
+            "--bare" => args.options.profile = Profile::Bare,
+            "--node" => args.options.profile = Profile::Node,
+            "--large" => args.options.profile = Profile::Large,
+            "--trace" => args.options.trace = true,
+            "--errors" => args.options.errors = true,
+            "--ram" => args.options.ram = true,
+            "-v" => args.verbose = true,
             _ => return None,
         }
     }
-    Some(options)
+    Some(args)
 }
 
 #[expect(clippy::disallowed_methods, reason = "only to tell how fast the simulation was")]
@@ -68,53 +70,67 @@ fn now() -> std::time::Instant {
 }
 
 fn main() -> ExitCode {
-    let Some(options) = options() else {
+    let Some(args) = args() else {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
+    let options = args.options;
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        eprintln!("{}", reproduction(current_seed(), &options));
+    }));
     let started = now();
-    let (mut simulated, mut done, mut crashes, mut early, mut steps) = (0.0, 0, 0, 0, 0);
-    for seed in options.first..options.first.saturating_add(options.count) {
-        let plan = Plan::new(seed);
-        let plan = Plan { trace: options.trace, ..plan };
-        let plan = if options.small { plan.small() } else { plan };
-        let plan = if options.errors { plan.with_errors() } else { plan };
-        let plan = if options.ram { plan.in_ram() } else { plan };
-        if options.verbose {
-            println!("seed {seed}: {plan:#?}");
+    let seeds = args.first..args.first.saturating_add(args.count);
+    let outcome = if args.verbose || args.count == 1 {
+        one_by_one(seeds, &args)
+    } else {
+        let mut told = 0;
+        run_seeds(seeds, args.jobs, &options, |summary| {
+            let seconds = started.elapsed().as_secs() / 10;
+            if seconds > told {
+                told = seconds;
+                eprintln!("{}", rates(summary, started.elapsed().as_secs_f64()));
+            }
+        })
+    };
+    match outcome {
+        Ok(summary) => {
+            println!("{}", rates(&summary, started.elapsed().as_secs_f64()));
+            println!("digest {:016x}", summary.hash);
+            ExitCode::SUCCESS
         }
-        let default = std::panic::take_hook();
-        let again = options.reproduction(seed);
-        std::panic::set_hook(Box::new(move |info| {
-            eprintln!("{info}");
-            eprintln!("{again}");
-        }));
-        let outcome = run(&plan);
-        std::panic::set_hook(default);
-        match outcome {
-            Ok(report) => {
-                if options.verbose || options.count == 1 {
-                    println!("seed {seed}: {report:?}");
-                }
-                simulated += report.time.as_secs_f64();
-                done += report.done;
-                crashes += report.crashes;
-                early += report.crashes_early;
-                steps += report.steps;
-            }
-            Err(failure) => {
-                eprintln!("{failure}");
-                eprintln!("{}", options.reproduction(seed));
-                return ExitCode::FAILURE;
-            }
+        Err(failure) => {
+            eprintln!("{failure}");
+            eprintln!("{}", reproduction(failure.seed, &options));
+            ExitCode::FAILURE
         }
     }
-    let took = started.elapsed().as_secs_f64();
-    println!(
-        "{} seeds, {done} requests, {crashes} crashes ({early} while starting), {steps} steps, \
-         {simulated:.1} simulated seconds in {took:.1} s: {:.1} per second",
-        options.count,
-        simulated / took
-    );
-    ExitCode::SUCCESS
+}
+
+/// The same with every plan and report.
+fn one_by_one(seeds: std::ops::Range<u64>, args: &Args) -> Result<Summary, sim::Failure> {
+    let mut summary = Summary::default();
+    for seed in seeds {
+        if args.verbose {
+            println!("seed {seed}: {:#?}\n{:#?}", BarePlan::new(seed), Plan::new(seed));
+        }
+        let report = run_seed(seed, &args.options)?;
+        println!("seed {seed}: {report:?}");
+        summary.add(&report);
+    }
+    Ok(summary)
+}
+
+fn rates(summary: &Summary, seconds: f64) -> String {
+    let Summary { seeds, requests, crashes, crashes_early, changes, no_space, refused, .. } =
+        summary;
+    let hours = summary.time.as_secs_f64() / 3600.0;
+    format!(
+        "{seeds} seeds, {requests} requests ({no_space} without space), {crashes} crashes \
+         ({crashes_early} while starting), {changes} changes, {refused} refused; {:.1} seeds and \
+         {:.4} simulated hours per second",
+        *seeds as f64 / seconds,
+        hours / seconds
+    )
 }

@@ -160,7 +160,7 @@ impl Plan {
     }
 }
 
-fn disk(rng: &mut Rng, errors: bool) -> DiskPlan {
+pub(crate) fn disk(rng: &mut Rng, errors: bool) -> DiskPlan {
     let seed = rng.next_u64();
     let fast = rng.chance(1, 2);
     let few = |rng: &mut Rng| PerMillion(u32::try_from(rng.below(2000)).expect("small"));

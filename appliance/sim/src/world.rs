@@ -45,6 +45,10 @@ pub struct Report {
     pub changes: u64,
     /// Faults of the disks.
     pub disk_faults: u64,
+    /// Orderly ends in between.
+    pub restarts: u64,
+    /// Requests that a full store refused.
+    pub no_space: u64,
     /// The store was refused because of what had rotted.
     pub refused: bool,
 }

@@ -1,0 +1,170 @@
+//! What one seed of the bare engine decides before anything happens.
+
+use bdev::{Rng, Status};
+use bdev_sim::PerMillion;
+use volume::Options;
+
+use crate::plan::{DiskPlan, disk};
+
+/// One simulation of an engine on a disk: small, so that everything that happens rarely (the log
+/// wraps, a table is full, the store is full) happens within a few hundred requests.
+#[derive(Clone, Debug)]
+pub struct BarePlan {
+    /// Where everything comes from.
+    pub seed: u64,
+    /// The disk and the log on it.
+    pub disk: DiskPlan,
+    /// How the engine is opened.
+    pub options: Options,
+    /// Volumes at the start: bytes, and bytes in a block.
+    pub volumes: Vec<(u64, u32)>,
+    /// Requests outstanding.
+    pub depth: usize,
+    /// Requests after which the faults stop.
+    pub requests_max: u64,
+    /// How often which request is made.
+    pub mix: Mix,
+    /// Mean number of writes and flushes that reach the disk between two power cuts; 0 is never.
+    pub cut_every: u64,
+    /// Mean number of steps between two kills of the process; 0 is never.
+    pub kill_every: u64,
+    /// Mean number of steps between two operations of the operator; 0 is never.
+    pub manage_every: u64,
+    /// Largest pause of the hosts, in nanoseconds.
+    pub pause_ns: u64,
+    /// Whether the volumes may need more than the store has.
+    pub crowded: bool,
+    /// Whether the disk fails requests.
+    pub disk_errors: bool,
+    /// Whether bits rot on the disk, outside of the log.
+    pub rot: bool,
+    /// Print what happens. Changes nothing else.
+    pub trace: bool,
+}
+
+/// Weights of what hosts do. Each seed leaves some of it out, so that each is also seen alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// Reads.
+    pub read: u64,
+    /// Writes of a few blocks.
+    pub write: u64,
+    /// Writes of whole extents: they bypass the log.
+    pub direct: u64,
+    /// Write zeroes, of a few blocks.
+    pub zero: u64,
+    /// Deallocations.
+    pub deallocate: u64,
+    /// Write zeroes and deallocations of long ranges.
+    pub range: u64,
+    /// Flushes.
+    pub flush: u64,
+    /// Compares.
+    pub compare: u64,
+    /// Of a hundred requests, so many go to the same few blocks.
+    pub hot: u64,
+    /// How many blocks these are.
+    pub hot_blocks: u64,
+}
+
+/// Extents that metadata and what waits for a checkpoint may take of a small store.
+const SPARE_EXTENTS: u64 = 40;
+
+impl BarePlan {
+    /// The simulation of a seed.
+    pub fn new(seed: u64) -> BarePlan {
+        let mut rng = Rng::new(seed).fork("bare plan");
+        let calm = rng.chance(1, 16);
+        let disk_errors = !calm && rng.chance(1, 6);
+        let rot = !calm && !disk_errors && rng.chance(1, 12);
+        let mut disk = disk(&mut rng, disk_errors);
+        disk.log_bytes = 1 << 20;
+        let crowded = rng.chance(1, 4);
+        let extents = if crowded { rng.between(66, 100) } else { rng.between(150, 250) };
+        disk.bytes = (128 << 10) + disk.log_bytes + extents * store::EXTENT_BYTES;
+        let volumes = volumes(&mut rng, extents, crowded);
+        let often = |rng: &mut Rng, low, high| if calm { 0 } else { rng.between(low, high) };
+        BarePlan {
+            seed,
+            disk,
+            options: Options {
+                frames: u32::try_from(rng.between(64, 256)).expect("few"),
+                group_bytes: rng.chance(1, 2).then_some(96 << 10),
+                idle_ns: rng.between(100_000, 20_000_000),
+            },
+            volumes,
+            depth: usize::try_from(rng.between(1, 24)).expect("few"),
+            requests_max: rng.between(100, 350),
+            mix: mix(&mut rng),
+            cut_every: often(&mut rng, 10, 150),
+            kill_every: if rng.chance(1, 3) { often(&mut rng, 300, 3000) } else { 0 },
+            manage_every: rng.between(20, 400),
+            pause_ns: rng.between(1_000, 2_000_000),
+            crowded,
+            disk_errors,
+            rot,
+            trace: false,
+        }
+    }
+
+    /// The errors that a host may see without anything being wrong.
+    pub(crate) fn allows(&self, status: Status) -> bool {
+        match status {
+            Status::NoSpace => self.crowded,
+            // A disk that failed a flush has lost what it cached: until the node has started again,
+            // and replayed its log, those blocks do not match their checksums.
+            Status::Io | Status::WriteProtected => self.disk_errors,
+            Status::Integrity => self.disk_errors || self.rot,
+            Status::Retry => true,
+            _ => false,
+        }
+    }
+
+    /// Disks that fail nothing any more.
+    pub(crate) fn quiet(&self) -> bdev_sim::FaultPlan {
+        let never = PerMillion::NEVER;
+        bdev_sim::FaultPlan {
+            read_error: never,
+            write_error: never,
+            flush_error: never,
+            stall: never,
+            crash_at_write: None,
+            ..self.disk.faults.clone()
+        }
+    }
+}
+
+fn volumes(rng: &mut Rng, extents: u64, crowded: bool) -> Vec<(u64, u32)> {
+    let count = rng.between(1, 3);
+    let share = if crowded { extents } else { (extents - SPARE_EXTENTS) / 2 / count };
+    let volume = |_| {
+        let bytes = rng.between(share / 4, share) * store::EXTENT_BYTES;
+        let ragged = rng.between(0, 15) << 12;
+        (bytes - ragged, if rng.chance(1, 3) { 512 } else { 4096 })
+    };
+    (0..count).map(volume).collect()
+}
+
+fn mix(rng: &mut Rng) -> Mix {
+    let mut weight = |most: u64| if rng.chance(1, 4) { 0 } else { 1 + rng.below(most) };
+    Mix {
+        read: 5 + weight(40),
+        write: weight(60),
+        direct: weight(30),
+        zero: weight(6),
+        deallocate: weight(10),
+        range: weight(4),
+        flush: weight(4),
+        compare: weight(6),
+        hot: weight(90),
+        hot_blocks: 1 + weight(64),
+    }
+}
+
+impl Mix {
+    /// The sum of the weights of all requests.
+    pub(crate) fn total(&self) -> u64 {
+        let Mix { read, write, direct, zero, deallocate, range, flush, compare, .. } = self;
+        read + write + direct + zero + deallocate + range + flush + compare
+    }
+}
