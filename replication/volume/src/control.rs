@@ -366,6 +366,7 @@ impl Core {
         self.controls.first = First::Waiting;
         self.controls.durable = 0;
         self.quiesced = None;
+        self.end_shrink(result.is_ok());
         let pushed = self.events.push(Event::Control { token: control.token, result });
         assert!(pushed.is_ok(), "a place was kept when the operation was taken");
     }

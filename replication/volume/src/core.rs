@@ -22,6 +22,7 @@ use crate::lock::Locks;
 use crate::op::{HostOp, Stage};
 use crate::overlay::Overlay;
 use crate::read::Source;
+use crate::resize::Shrinking;
 use crate::stats::Stats;
 
 /// One queue to a volume.
@@ -93,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) controls: Controls,
     /// The volume that takes no new requests, because it is about to be restored.
     pub(crate) quiesced: Option<u32>,
+    /// The volume that takes no new requests beyond a smaller size.
+    pub(crate) shrinking: Option<Shrinking>,
     pub(crate) events: Fifo<Event>,
     pub(crate) stats: Stats,
     pub(crate) failed: Option<Status>,
@@ -163,6 +166,7 @@ impl Core {
             marks: parts.marks,
             controls: Controls::new(),
             quiesced: None,
+            shrinking: None,
             events: Fifo::new(EVENTS_MAX),
             stats,
             failed: None,

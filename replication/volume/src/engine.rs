@@ -16,6 +16,7 @@ use crate::error::{ControlError, Event, OpenError, Token};
 use crate::opening::{Opening, Options};
 use crate::snapshot::{NewClone, NewSnapshot, Snapshot};
 use crate::stats::Stats;
+use crate::walk::{DiffStep, SpaceStep};
 
 /// A volume as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,6 +258,29 @@ impl Engine {
         core.control(Control::new(token, Verb::Resize { shrink }, id, details))
     }
 
+    /// What a snapshot has, byte ranges in units of extents, that another one of its family has
+    /// not: a bounded step from byte `from` on. Without a base: what is mapped.
+    ///
+    /// # Errors
+    /// When there are no such snapshots, or they are not related.
+    pub fn diff(
+        &mut self,
+        base: Option<VolumeId>,
+        of: VolumeId,
+        from: u64,
+    ) -> Result<DiffStep, ControlError> {
+        self.core_mut().ok_or(ControlError::NotReady)?.diff(base, of, from)
+    }
+
+    /// What a volume or a snapshot takes alone and in all: a bounded step of a walk over its map from
+    /// byte `from` on. The sum of a walk is exact for the map when nothing changes meanwhile.
+    ///
+    /// # Errors
+    /// When there is no such volume or snapshot.
+    pub fn space_of(&mut self, id: VolumeId, from: u64) -> Result<SpaceStep, ControlError> {
+        self.core_mut().ok_or(ControlError::NotReady)?.space_of(id, from)
+    }
+
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core_mut()?.events.pop()
@@ -332,6 +356,8 @@ impl Engine {
             Some(snapshot) => (true, snapshot.info()),
             None => {
                 let (size, block_bytes) = core.volume_size(id)?;
+                let shrinking = core.shrinking.filter(|shrinking| shrinking.volume == id.0);
+                let size = shrinking.map_or(size, |shrinking| shrinking.bytes);
                 (false, volume_info(size, block_bytes))
             }
         };

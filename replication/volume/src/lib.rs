@@ -102,15 +102,19 @@ mod replay;
 mod resize;
 mod snapshot;
 mod stats;
+mod walk;
 mod write;
 mod zeroing;
 
 pub use control::{NewVolume, Shrink};
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
-pub use limits::{ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX, SNAPSHOT_GROUP_MAX};
+pub use limits::{
+    ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX, SNAPSHOT_GROUP_MAX,
+};
 pub use opening::Options;
 pub use queue::VolumeQueue;
 pub use snapshot::{NewClone, NewSnapshot, Snapshot};
 pub use stats::Stats;
 pub use store::{FormatOptions, VolumeId};
+pub use walk::{Change, ChangeKind, DiffStep, SpaceStep};

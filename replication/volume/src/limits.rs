@@ -63,6 +63,13 @@ pub(crate) const LAYERS_MAX: usize = 8;
 /// 64 KiB that is taken when the engine is opened. Fewer when the pool is small, at least one.
 pub(crate) const COPIES_MAX: usize = 8;
 
+/// Steps of a walk over the map (a page each, at most) that one call or turn takes; the walk goes on
+/// with the next.
+pub(crate) const WALK_STEPS_MAX: usize = 64;
+
+/// Changes that one step of [`crate::Engine::diff`] lists.
+pub const CHANGES_MAX: usize = 64;
+
 /// Events kept for [`crate::Engine::poll_event`]; further integrity reports are only counted.
 pub const EVENTS_MAX: usize = 64;
 

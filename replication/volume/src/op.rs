@@ -131,6 +131,11 @@ impl HostOp {
         }
     }
 
+    /// The block behind its last.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.blocks
+    }
+
     /// True when nothing keeps the operation from ending.
     pub(crate) fn is_over(&self) -> bool {
         self.pending == 0

@@ -171,7 +171,7 @@ impl Core {
     }
 
     /// The record of an active snapshot that is in the catalog.
-    fn active_snapshot(&self, id: VolumeId) -> Result<&VolumeRecord, ControlError> {
+    pub(crate) fn active_snapshot(&self, id: VolumeId) -> Result<&VolumeRecord, ControlError> {
         let is = |record: &&VolumeRecord| record.is_active() && record.kind() == NodeKind::Snapshot;
         let unknown = ControlError::Volume(VolumeError::Unknown);
         self.store.volume(id).filter(is).ok_or(unknown)
