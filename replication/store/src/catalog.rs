@@ -22,6 +22,8 @@ pub(crate) struct Catalog {
     slots: Table,
     pub(crate) next_id: u32,
     used: usize,
+    /// Those among them that are no volumes. Without any, nothing is shared.
+    snapshots: usize,
     deleting: u32,
     dirty: [bool; CATALOG_PAGES],
     /// Grows when a node comes or goes, or gets another parent.
@@ -42,6 +44,7 @@ impl Catalog {
             slots: Table::new(NODES_MAX),
             next_id,
             used: 0,
+            snapshots: 0,
             deleting: 0,
             dirty: [false; CATALOG_PAGES],
             shape: 0,
@@ -68,6 +71,11 @@ impl Catalog {
 
     pub(crate) fn next_id(&self) -> u32 {
         self.next_id
+    }
+
+    /// True when some node may share pages with another: there are snapshots, or will be.
+    pub(crate) fn is_sharing(&self) -> bool {
+        self.snapshots > 0 || !self.staged.is_empty()
     }
 
     pub(crate) fn shape(&self) -> u64 {
@@ -200,6 +208,7 @@ impl Catalog {
         self.slots.insert(u64::from(id), u32::try_from(slot).expect("below NODES_MAX"));
         self.next_id = self.next_id.max(id + 1);
         self.used += 1;
+        self.snapshots += usize::from(record.kind() != NodeKind::Volume);
         self.deleting += u32::from(record.state == STATE_DELETING);
         self.shape += 1;
         slot
@@ -225,6 +234,7 @@ impl Catalog {
         let slot = self.slot(id).expect("only nodes being deleted are forgotten");
         assert_eq!(self.records[slot].state, STATE_DELETING);
         assert!(self.records[slot].root.is_none(), "its space was given back");
+        self.snapshots -= usize::from(self.records[slot].kind() != NodeKind::Volume);
         *self.change(slot) = VolumeRecord::unused();
         self.slots.remove(u64::from(id.0));
         self.used -= 1;
@@ -271,6 +281,7 @@ impl Catalog {
                 return false;
             }
             self.used += 1;
+            self.snapshots += usize::from(record.kind() != NodeKind::Volume);
             self.deleting += u32::from(record.state == STATE_DELETING);
             self.records[slot] = *record;
             self.slots.insert(u64::from(id.0), u32::try_from(slot).expect("below NODES_MAX"));

@@ -24,6 +24,7 @@ use crate::flat::{FlatTree, Mark};
 use crate::format::{NodeId, Page, PagePtr, Superblock};
 use crate::io::{Geometry, SuperStep, SuperWriter, Writer};
 use crate::limits::SEAL_PAGES_MAX;
+use crate::tree::{EDIT_PAGES_MAX, RECLAIM_PAGES};
 use crate::{Event, LogTail, Store, VolumeId};
 
 /// How far a checkpoint is.
@@ -95,7 +96,8 @@ impl Store {
             return false;
         }
         let need = self.checkpoint_pages_most(u64::from(self.cache.dirty()));
-        if !self.meta.prepare(need, &mut self.space) {
+        let keep = self.checkpoint_pages_most(EDIT_PAGES_MAX + RECLAIM_PAGES);
+        if !self.meta.prepare(need, keep, &mut self.space) {
             // Edits and allocations leave the pages that a checkpoint needs; extents that a replay
             // claims may not. Reads go on; abandoned extents make room again.
             self.meta.unprepare(&mut self.space);

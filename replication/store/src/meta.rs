@@ -149,8 +149,10 @@ impl MetaSpace {
 
     /// Takes extents until `need` pages can be allocated; prefers fresh extents (whose pages can
     /// be written together) to the holes of old ones while the holes are less than half. In pairs
-    /// as far as there is space. False when there is not even enough for one copy of each.
-    pub(crate) fn prepare(&mut self, need: u64, space: &mut SpaceMap) -> bool {
+    /// as far as that leaves `keep` pages for the next checkpoint: what a snapshot shares is not
+    /// freed when it is replaced, and two copies of it must not use up what one copy needs later.
+    /// False when there is not even enough for one copy of each.
+    pub(crate) fn prepare(&mut self, need: u64, keep: u64, space: &mut SpaceMap) -> bool {
         let holes = self.free_paired();
         let fresh_wanted = if holes < self.used + need { need } else { 0 };
         let mut fresh_pages = 0;
@@ -159,7 +161,7 @@ impl MetaSpace {
             if !must && space.free() <= space.total() / 16 {
                 break; // Nearly full: live with holes.
             }
-            let rest = need.saturating_sub(self.free() + PAGES).div_ceil(PAGES);
+            let rest = (need + keep).saturating_sub(self.free() + PAGES).div_ceil(PAGES);
             if space.free() < 2 + rest {
                 break; // One copy of everything comes before two of some.
             }

@@ -16,6 +16,7 @@ use crate::meta::MetaSpace;
 use crate::reclaim::Reclaim;
 use crate::repair::Repairs;
 use crate::space::SpaceMap;
+use crate::tree::RECLAIM_PAGES;
 use crate::{
     Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId,
 };
@@ -232,15 +233,19 @@ impl Store {
 
     /// Extents that [`Store::allocate`] can still give, the reserve for metadata not counted.
     ///
-    /// The reserve lets a full checkpoint be written and every tentative extent be mapped, each
-    /// with a leaf and an inner page of its own, and two copies of (nearly) each.
+    /// The reserve lets a full checkpoint be written, every tentative extent be mapped, each with
+    /// a leaf and an inner page of its own, and deleted snapshots be reclaimed. Where snapshots or
+    /// clones share pages, an extent that is written takes fresh pages and frees none: one extent
+    /// in nine is kept for them.
     pub fn free_extents(&self) -> u64 {
-        let all = self.checkpoint_pages_most(self.dirty_max()) + 2 * self.space.tentative() + 2;
+        let some = 2 * self.space.tentative() + 2 + RECLAIM_PAGES;
+        let all = self.checkpoint_pages_most(self.dirty_max()) + some;
         // The whole catalog is hardly ever written: what has no node yet may do with one copy.
         let empty = CATALOG_PAGES.saturating_sub(self.catalog.len()) as u64;
         let twice = (all - empty).saturating_sub(self.meta.free_paired());
         let reserve = 2 * twice.div_ceil(PAGES) + empty.div_ceil(PAGES);
-        self.space.free().saturating_sub(reserve)
+        let free = self.space.free().saturating_sub(reserve);
+        if self.catalog.is_sharing() { free - free.div_ceil(9) } else { free }
     }
 
     /// Extents of the area.

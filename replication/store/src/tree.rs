@@ -174,14 +174,14 @@ impl Store {
 
     /// False while the map must stay as it is, or when the next checkpoint could not be written.
     pub(crate) fn may_edit(&self) -> bool {
+        self.may_reclaim() && self.has_pages_for(EDIT_PAGES_MAX + RECLAIM_PAGES)
+    }
+
+    /// Like `may_edit`, for what gives space back: it may use what edits must leave.
+    pub(crate) fn may_reclaim(&self) -> bool {
         !self.checkpoint.blocks_edits()
             && u64::from(self.cache.dirty()) + EDIT_PAGES_MAX <= self.dirty_max()
             && self.has_pages_for(EDIT_PAGES_MAX)
-    }
-
-    /// Like `may_edit`, for what gives space back.
-    pub(crate) fn may_reclaim(&self) -> bool {
-        self.may_edit()
     }
 
     /// True when a checkpoint with `more` further dirty pages finds fresh pages for all.
@@ -438,7 +438,12 @@ fn in_range(leaf: NodeId) -> bool {
 
 /// Most pages that one edit makes dirty: a path to the root, and a new root for each level that the
 /// tree grows by.
-const EDIT_PAGES_MAX: u64 = 2 * (DEPTH_MAX as u64 + 1);
+pub(crate) const EDIT_PAGES_MAX: u64 = 2 * (DEPTH_MAX as u64 + 1);
+
+/// Pages that edits leave for reclaiming, which needs some before it gives any back: changed pages
+/// that a snapshot shares take fresh pages and free none. Two edits are enough, each with its
+/// checkpoint.
+pub(crate) const RECLAIM_PAGES: u64 = 2 * EDIT_PAGES_MAX;
 
 pub(crate) const LEAVES_MAX: u64 =
     crate::limits::VOLUME_BYTES_MAX.div_ceil(LEAF_ENTRIES as u64 * crate::limits::EXTENT_BYTES);
