@@ -25,6 +25,8 @@ pub(crate) struct Catalog {
     /// Those among them that are no volumes. Without any, nothing is shared.
     snapshots: usize,
     deleting: u32,
+    /// Places above were never used since the mount.
+    top: usize,
     dirty: [bool; CATALOG_PAGES],
     /// Grows when a node comes or goes, or gets another parent.
     shape: u64,
@@ -46,6 +48,7 @@ impl Catalog {
             used: 0,
             snapshots: 0,
             deleting: 0,
+            top: 0,
             dirty: [false; CATALOG_PAGES],
             shape: 0,
             staged: Fifo::new(STAGED_MAX),
@@ -92,9 +95,10 @@ impl Catalog {
         self.records.iter().enumerate().filter(|(_, record)| record.state != STATE_UNUSED)
     }
 
-    /// How many nodes there are.
-    pub(crate) fn len(&self) -> usize {
-        self.used
+    /// Most pages that the next checkpoint writes: those that ever had a record since the mount, and
+    /// one for new ones.
+    pub(crate) fn pages_most(&self) -> usize {
+        (self.top.div_ceil(RECORDS_PER_PAGE) + 1).min(CATALOG_PAGES)
     }
 
     pub(crate) fn find(&self, id: VolumeId) -> Option<&VolumeRecord> {
@@ -208,6 +212,7 @@ impl Catalog {
         self.slots.insert(u64::from(id), u32::try_from(slot).expect("below NODES_MAX"));
         self.next_id = self.next_id.max(id + 1);
         self.used += 1;
+        self.top = self.top.max(slot + 1);
         self.snapshots += usize::from(record.kind() != NodeKind::Volume);
         self.deleting += u32::from(record.state == STATE_DELETING);
         self.shape += 1;
@@ -281,6 +286,7 @@ impl Catalog {
                 return false;
             }
             self.used += 1;
+            self.top = slot + 1;
             self.snapshots += usize::from(record.kind() != NodeKind::Volume);
             self.deleting += u32::from(record.state == STATE_DELETING);
             self.records[slot] = *record;

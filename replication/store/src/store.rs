@@ -234,16 +234,13 @@ impl Store {
     /// Extents that [`Store::allocate`] can still give, the reserve for metadata not counted.
     ///
     /// The reserve lets a full checkpoint be written, every tentative extent be mapped, each with
-    /// a leaf and an inner page of its own, and deleted snapshots be reclaimed. Where snapshots or
-    /// clones share pages, an extent that is written takes fresh pages and frees none: one extent
-    /// in nine is kept for them.
+    /// a leaf and an inner page of its own, deleted snapshots be reclaimed, and two copies of each
+    /// page. Where snapshots or clones share pages, an extent that is written takes fresh pages
+    /// and frees none: one extent in nine is kept for them.
     pub fn free_extents(&self) -> u64 {
         let some = 2 * self.space.tentative() + 2 + RECLAIM_PAGES;
         let all = self.checkpoint_pages_most(self.dirty_max()) + some;
-        // The whole catalog is hardly ever written: what has no node yet may do with one copy.
-        let empty = CATALOG_PAGES.saturating_sub(self.catalog.len()) as u64;
-        let twice = (all - empty).saturating_sub(self.meta.free_paired());
-        let reserve = 2 * twice.div_ceil(PAGES) + empty.div_ceil(PAGES);
+        let reserve = 2 * all.saturating_sub(self.meta.free_paired()).div_ceil(PAGES);
         let free = self.space.free().saturating_sub(reserve);
         if self.catalog.is_sharing() { free - free.div_ceil(9) } else { free }
     }
@@ -332,7 +329,8 @@ impl Store {
 
     /// Most pages that a checkpoint with `dirty` dirty pages of volumes writes.
     pub(crate) fn checkpoint_pages_most(&self, dirty: u64) -> u64 {
-        dirty + (self.space_tree.page_count() + self.catalog_tree.page_count()) as u64
+        let inner = self.catalog_tree.page_count() - CATALOG_PAGES;
+        dirty + (self.space_tree.page_count() + inner + self.catalog.pages_most()) as u64
     }
 
     pub(crate) fn report(&mut self, damage: Damage) {
