@@ -9,8 +9,11 @@
 //!   Format --> | superblock A | superblock B | log ring (crate wal) | extents: data and metadata |
 //!
 //!   Mount --> Store:  lookup / edit / unmap      the map (pages are loaded on demand)
+//!                     scan / diff / unique       walks over it, a bounded step at a time
 //!                     allocate / commit / ...    extents
 //!                     create_volume / ...        the catalog
+//!                     stage_snapshot / ...       snapshots, restores and clones
+//!                     delete_volume / reclaim    volumes and snapshots, in any order
 //!                     begin_checkpoint ... CheckpointDone
 //!
 //!   an extent:  Free --allocate--> Tentative --commit--> Mapped --release--> Released
@@ -22,6 +25,10 @@
 //! engine (`volume`) writes data into extents, and decides what is destaged and when to
 //! checkpoint. It has no clock and no threads; it speaks through `poll_requests` and
 //! `on_completion` like every machine.
+//!
+//! **Sharing.** Volumes and snapshots form a forest (`forest.rs`). Each page and extent carries the
+//! birth of who wrote it; it says who may overwrite or release it, and nothing is counted.
+//! Deleting compares the deleted one with its children, place by place (`reclaim.rs`).
 //!
 //! **Crash safety.** Nothing that the newest durable superblock reaches is overwritten in place:
 //! changed pages go to fresh places, and pages and extents that fell out of the map are reused only

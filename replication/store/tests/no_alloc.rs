@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bdev::{Bdev, Fifo, Pool, PoolConfig, Queue, QueueCx, RamDisk};
 use store::{
-    Edit, Format, FormatOptions, LogTail, Lookup, Mount, Options, Store, Unmap, VolumeId,
-    VolumeSpec, turn,
+    Diff, Edit, Format, FormatOptions, LogTail, Lookup, Mount, NodeSpec, Options, Store, Unique,
+    Unmap, VolumeId, VolumeSpec, turn,
 };
 
 /// Counts allocations.
@@ -62,16 +62,16 @@ impl Rig {
 
     fn write(&mut self, volume: VolumeId, index: u64) {
         loop {
-            let mapped = match self.store.lookup(volume, index) {
+            let owned = match self.store.lookup(volume, index) {
                 Lookup::Pending => {
                     self.turn();
                     continue;
                 }
-                Lookup::Entry(entry) => entry.extent(),
-                Lookup::Unmapped => None,
+                Lookup::Entry(entry) => self.store.is_owned(volume, index, &entry),
+                Lookup::Unmapped => false,
                 Lookup::Damaged(page) => panic!("page {page} is damaged"),
             };
-            let fresh = if mapped.is_none() { self.store.allocate() } else { None };
+            let fresh = if owned { None } else { self.store.allocate() };
             let birth = self.store.birth(volume);
             match self.store.edit(volume, index) {
                 Edit::Entry(entry) => {
@@ -109,6 +109,68 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// Snapshots, a clone, a restore, walks over them, and deletion in another order.
+    fn share(&mut self, volume: VolumeId) {
+        let mut ids = [VolumeId(0); 3];
+        let mut uuid = [3; 16];
+        for (round, id) in (0u8..).zip(&mut ids) {
+            *id = self.store.next_volume_id();
+            uuid[0] = round;
+            let name = ["a", "b", "c"][usize::from(round)];
+            let spec = NodeSpec { id: *id, uuid, name };
+            self.store.stage_snapshot(volume, &spec, 0).unwrap();
+            self.checkpoint();
+            for index in 0..60 {
+                self.write(volume, index * 31);
+            }
+        }
+        let clone = self.store.next_volume_id();
+        let spec = NodeSpec { id: clone, uuid: [9; 16], name: "clone" };
+        self.store.create_clone(ids[0], &spec, 0).unwrap();
+        self.write(clone, 31);
+        let hidden = self.store.next_volume_id();
+        self.store.stage_restore(volume, ids[1], hidden, 0).unwrap();
+        self.checkpoint();
+        assert!(self.walk(clone, ids[2]) > 0);
+        for id in [ids[1], clone, ids[0], ids[2]] {
+            self.store.delete_volume(id);
+            self.reclaim();
+        }
+    }
+
+    /// Counts what differs and what is unique; damage there is none.
+    fn walk(&mut self, base: VolumeId, of: VolumeId) -> u64 {
+        let (mut from, mut count) = (0, 0);
+        loop {
+            match self.store.diff(Some(base), of, from) {
+                Diff::Changed { index, .. } => (from, count) = (index + 1, count + 1),
+                Diff::Skip(next) => from = next,
+                Diff::End => break,
+                _ => self.turn(),
+            }
+        }
+        from = 0;
+        loop {
+            match self.store.unique(of, from) {
+                Unique::Counted { extents, next } => (from, count) = (next, count + extents),
+                Unique::End => return count,
+                _ => self.turn(),
+            }
+        }
+    }
+
+    fn reclaim(&mut self) {
+        loop {
+            match self.store.reclaim() {
+                Unmap::Done => return,
+                Unmap::Busy => self.checkpoint(),
+                _ => self.turn(),
+            }
+        }
+    }
+}
+
 #[test]
 fn steady_state_allocates_nothing() {
     let pool = Pool::new(&PoolConfig::for_bytes(8 << 20)).unwrap();
@@ -133,13 +195,10 @@ fn steady_state_allocates_nothing() {
     rig.store.create_volume(&spec).unwrap();
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     rig.churn(volume);
+    rig.share(volume);
     rig.store.delete_volume(volume);
-    while rig.store.reclaim() != Unmap::Done {
-        rig.turn();
-        if rig.store.needs_checkpoint() {
-            rig.checkpoint();
-        }
-    }
+    rig.reclaim();
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(rig.store.nodes().count(), 0);
     assert!(rig.store.stats().checkpoints > 4 && rig.store.stats().loads > 0);
 }
