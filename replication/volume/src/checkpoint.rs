@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bdev::Instant;
 use store::{LogTail, Unmap};
 use wal::{Lsn, Point};
 
@@ -9,6 +10,9 @@ use crate::core::Core;
 use crate::destage::Phase;
 use crate::journal::Kind;
 use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX};
+
+/// How soon to come back when something waits that no completion announces (a free buffer).
+const BUSY: Duration = Duration::from_millis(1);
 
 /// The state of checkpointing.
 #[derive(Debug)]
@@ -116,6 +120,17 @@ impl Core {
             || (self.wants_all() && !self.is_settled())
     }
 
+    /// When the background has something to do even if nothing completes until then.
+    pub(crate) fn background_timeout(&self) -> Option<Instant> {
+        if self.failed.is_some() || self.is_settled() {
+            return None;
+        }
+        if self.is_busy() {
+            return Some(self.now.saturating_add(BUSY));
+        }
+        Some(self.written_at.saturating_add(Duration::from_nanos(self.idle_ns)))
+    }
+
     /// Shortages that only a checkpoint ends.
     fn is_pressed(&self) -> bool {
         self.wal.used_blocks() * 100 >= self.wal.ring_blocks() * LOG_SOFT || self.is_scarce()
@@ -156,7 +171,7 @@ impl Core {
     }
 
     /// The newest boundary of the log before which everything is in the map.
-    fn covered(&mut self) -> Point {
+    pub(crate) fn covered(&mut self) -> Point {
         let limit = self.journal.peek(0).map_or(u64::MAX, |next| next.lsn);
         while let Some(mark) = self.marks.pop_up_to(limit) {
             self.checkpoint.covered = mark;
@@ -165,6 +180,11 @@ impl Core {
             self.checkpoint.covered = self.wal.durable();
         }
         self.checkpoint.covered
+    }
+
+    /// Position of the log before which everything is in the map, as of the last window.
+    pub(crate) fn moved_to(&self) -> u64 {
+        self.checkpoint.covered.position
     }
 
     fn begin_checkpoint(&mut self) -> bool {

@@ -6,6 +6,7 @@ use bdev::{Completion, Data, Fifo, Info, Instant, Op, OpSet, Pool, Request, Slot
 use store::Store;
 use wal::Wal;
 
+use crate::admission::Admission;
 use crate::checkpoint::Checkpoint;
 use crate::commit::Pending;
 use crate::control::Controls;
@@ -15,20 +16,25 @@ use crate::error::Event;
 use crate::journal::{Journal, Marks};
 use crate::layers::Layers;
 use crate::limits::{
-    ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, PENDING_CRCS_MAX,
-    PENDING_MAX, QUEUES_MAX,
+    ATOMIC_BYTES, CONTROLS_MAX, EVENTS_MAX, IOS_MAX, OP_BLOCKS_MAX, OPS_MAX, OPS_SHARE_MIN,
+    PENDING_CRCS_MAX, PENDING_MAX, QUEUES_MAX,
 };
 use crate::lock::Locks;
 use crate::op::{HostOp, Stage};
+use crate::opening::Options;
 use crate::overlay::Overlay;
+use crate::qos::Flows;
 use crate::read::Source;
 use crate::resize::Shrinking;
+use crate::space::SpaceWatch;
 use crate::stats::Stats;
 
 /// One queue to a volume.
 #[derive(Debug)]
 pub(crate) struct QueueState {
     pub(crate) volume: u32,
+    /// The volume among those with queues.
+    pub(crate) flow: u32,
     pub(crate) info: Info,
     /// Finished requests that `poll` has not fetched. As deep as the queue, so it never overflows.
     pub(crate) done: Fifo<Completion>,
@@ -88,6 +94,9 @@ pub(crate) struct Core {
     pub(crate) space_waiters: u32,
     /// Direct writes whose records are not all in the log.
     pub(crate) directs: u32,
+    pub(crate) admission: Admission,
+    pub(crate) flows: Flows,
+    pub(crate) space_watch: SpaceWatch,
     pub(crate) destage: Destage,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) marks: Marks,
@@ -125,7 +134,7 @@ pub(crate) struct Parts {
     pub(crate) destage: Destage,
     pub(crate) reserved: u64,
     pub(crate) piece_blocks: u64,
-    pub(crate) idle_ns: u64,
+    pub(crate) options: Options,
     pub(crate) replayed: u64,
 }
 
@@ -162,6 +171,9 @@ impl Core {
             space_wanted: false,
             space_waiters: 0,
             directs: 0,
+            admission: Admission::new(parts.options.admission_deadline_ns),
+            flows: Flows::new(),
+            space_watch: SpaceWatch::new(parts.options.space_low_percent),
             destage: parts.destage,
             marks: parts.marks,
             controls: Controls::new(),
@@ -176,7 +188,7 @@ impl Core {
             piece_blocks: parts.piece_blocks,
             sources: Vec::with_capacity(OP_BLOCKS_MAX),
             log_blocked: false,
-            idle_ns: parts.idle_ns,
+            idle_ns: parts.options.idle_ns,
         }
     }
 
@@ -184,10 +196,11 @@ impl Core {
     /// happened, so that the caller knows that another turn is worth it.
     pub(crate) fn drive(&mut self, now: Instant) -> bool {
         self.now = self.now.max(now);
+        let woke = self.flows.woke(self.now);
         self.retry_parked();
         self.drive_controls();
         self.flush_directs();
-        let mut progress = self.background();
+        let mut progress = self.background() | woke;
         let before = self.device.machines.len();
         self.wal.poll_requests(&mut self.device.machines);
         self.store.poll_requests(&mut self.device.machines, &self.pool);
@@ -196,6 +209,7 @@ impl Core {
         progress |= self.complete();
         progress |= self.drive_log();
         progress |= self.drive_store();
+        self.watch_space();
         progress
     }
 
@@ -258,25 +272,35 @@ impl Core {
                 return;
             }
             let full = state.in_flight as usize >= state.done.capacity() || self.ops.is_full();
-            let crowded = self.parked_writes.len() >= OPS_MAX / 2;
-            if full || requests.front().is_none_or(|next| crowded && next.op != Op::Read) {
+            let Some(next) = requests.front().filter(|_| !full) else { return };
+            // A volume with a deep queue leaves places to the others.
+            let crowded = self.ops.len() >= OPS_MAX / 4 * 3
+                || (next.op != Op::Read && self.parked_writes.len() >= OPS_MAX / 2);
+            if crowded && self.flows.ops(state.flow) >= OPS_SHARE_MIN {
                 return;
             }
-            let Some(request) = requests.pop() else { return };
+            let refused = if state.gone { Err(Status::Gone) } else { state.check(next) };
+            let limited = refused.is_ok() && next.op != Op::Flush;
+            if limited && !self.flows.take(state.flow, data_bytes(next, &state.info), self.now) {
+                return;
+            }
+            let request = requests.pop().expect("just seen");
             state.in_flight += 1;
-            let refused = if state.gone { Err(Status::Gone) } else { state.check(&request) };
             if let Err(status) = refused {
                 self.stats.host_errors += 1;
                 push_done(state, request.complete(status));
                 continue;
             }
-            let op = HostOp::new(request, queue, state.volume, state.info.block_size);
-            self.start(op);
+            let (flow, volume) = (state.flow, state.volume);
+            let mut op = HostOp::new(request, queue, volume, state.info.block_size);
+            op.arrived = self.now;
+            self.flows.begin_op(flow);
+            self.start(op, flow);
         }
     }
 
     /// Starts a checked operation.
-    fn start(&mut self, op: HostOp) {
+    fn start(&mut self, op: HostOp, flow: u32) {
         let kind = op.request.op;
         let bytes = op.bytes as u64;
         let empty = kind == Op::Flush || op.blocks == 0;
@@ -293,14 +317,22 @@ impl Core {
             Op::Write | Op::CompareAndWrite => {
                 self.stats.host_writes += 1;
                 self.stats.host_written_bytes += bytes;
-                self.written_at = self.now;
-                self.try_write(key);
+                self.start_write(key, flow);
             }
             Op::Deallocate | Op::WriteZeroes => {
                 self.stats.host_zeroes += 1;
-                self.written_at = self.now;
-                self.try_write(key);
+                self.start_write(key, flow);
             }
+        }
+    }
+
+    /// Tries a write, or sends it to the end of the line that waits for the log.
+    fn start_write(&mut self, key: u32, flow: u32) {
+        self.written_at = self.now;
+        if self.log_blocked && self.failed.is_none() {
+            self.park_write(key);
+        } else {
+            self.try_in_turn(key, flow);
         }
     }
 
@@ -319,6 +351,8 @@ impl Core {
             self.stats.no_space += u64::from(status == Status::NoSpace);
         }
         let queue = self.queues.get_mut(op.queue).expect("a queue outlives its operations");
+        let flow = queue.flow;
+        self.flows.end_op(flow);
         if !queue.closed {
             push_done(queue, op.request.complete(status));
             return;
@@ -326,6 +360,7 @@ impl Core {
         queue.in_flight -= 1;
         if queue.in_flight == 0 {
             self.queues.remove(op.queue);
+            self.flows.close(flow);
         }
     }
 
@@ -338,33 +373,6 @@ impl Core {
             }
             let status = op.status;
             self.finish(key, status);
-        }
-    }
-
-    /// Tries everything again that waits for something.
-    fn retry_parked(&mut self) {
-        self.log_blocked = false;
-        for _ in 0..self.parked_reads.len() {
-            let key = self.parked_reads.pop().expect("counted");
-            self.ops.get_mut(key).expect("parked operations live").parked = false;
-            self.try_read(key);
-        }
-        for _ in 0..self.parked_directs.len() {
-            let key = self.parked_directs.pop().expect("counted");
-            self.log_direct(key);
-        }
-        for _ in 0..self.parked_writes.len() {
-            let key = self.parked_writes.pop().expect("counted");
-            if self.log_blocked {
-                let pushed = self.parked_writes.push(key);
-                assert!(pushed.is_ok(), "just popped");
-                continue;
-            }
-            self.ops.get_mut(key).expect("parked operations live").parked = false;
-            self.try_write(key);
-        }
-        if self.space_waiters == 0 {
-            self.space_wanted = false;
         }
     }
 
@@ -433,6 +441,14 @@ impl Core {
     /// True when no host waits for anything.
     pub(crate) fn is_quiet(&self) -> bool {
         self.ops.is_empty() && self.controls.is_empty()
+    }
+}
+
+/// Bytes that a checked request moves.
+fn data_bytes(request: &Request, info: &Info) -> u64 {
+    match request.data {
+        Data::None => 0,
+        Data::Into(_) | Data::From(_) => u64::from(request.blocks) * u64::from(info.block_size),
     }
 }
 

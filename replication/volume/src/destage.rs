@@ -24,8 +24,9 @@ use crate::device::{Io, Purpose};
 use crate::journal::{Entry, Kind};
 use crate::limits::{
     CANDIDATES_MAX, DESTAGE_ATTEMPTS_MAX, DESTAGE_FULL, DESTAGE_GENTLE, DESTAGE_LATER_MAX,
-    DESTAGE_START, LOG_SOFT, WINDOW_BLOCKS, ZERO_BLOCKS_MAX,
+    WINDOW_BLOCKS, ZERO_BLOCKS_MAX,
 };
+use crate::pacing;
 use crate::write::EXTENT_BLOCKS;
 
 /// One block, or one directly written extent, on its way into the map.
@@ -66,8 +67,6 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Destage {
     pub(crate) phase: Phase,
-    /// Destaging until the log is well below where it started.
-    active: bool,
     /// The window's segment while nothing is in it.
     free: Option<BufMut>,
     /// The window's log blocks, from `start` on.
@@ -90,7 +89,6 @@ impl Destage {
     pub(crate) fn new(segment: BufMut, cow: Cow) -> Destage {
         Destage {
             phase: Phase::Idle,
-            active: false,
             free: Some(segment),
             data: None,
             start: 0,
@@ -131,19 +129,16 @@ impl Core {
         }
     }
 
-    fn wants_window(&mut self) -> bool {
-        if self.nothing_to_destage() {
-            self.destage.active = false;
-            return false;
+    /// Destage writes that may be in flight now.
+    fn destage_depth(&self) -> u32 {
+        if self.wants_all() || self.is_scarce() || self.layers.is_waiting() {
+            return DESTAGE_FULL;
         }
-        let used = self.wal.used_blocks() * 100 / self.wal.ring_blocks();
-        let pressed = used >= DESTAGE_START || self.is_scarce() || self.layers.is_waiting();
-        self.destage.active = pressed || (self.destage.active && used >= DESTAGE_START / 2);
-        self.destage.active || self.wants_all()
+        pacing::destage_depth(self.not_moved())
     }
 
     fn begin_window(&mut self) -> bool {
-        if !self.wants_window() || self.checkpoint.wanted {
+        if self.nothing_to_destage() || self.checkpoint.wanted || self.destage_depth() == 0 {
             return false;
         }
         if self.journal.peek(0).is_some_and(|entry| entry.kind == Kind::Barrier) {
@@ -281,8 +276,8 @@ impl Core {
 
     /// Edits leaves and writes data, extent by extent, as far as pages and buffers go.
     fn apply_window(&mut self) -> bool {
-        let soft = self.wal.used_blocks() * 100 >= self.wal.ring_blocks() * LOG_SOFT;
-        let most = if soft || self.wants_all() { DESTAGE_FULL } else { DESTAGE_GENTLE };
+        // A window that was begun goes on, if slowly.
+        let most = self.destage_depth().max(DESTAGE_GENTLE);
         let candidates = std::mem::take(&mut self.destage.candidates);
         let (mut at, mut left, mut moved) = (0, 0, false);
         let mut candidates = candidates;
@@ -328,6 +323,7 @@ impl Core {
         }
         self.destage.cow.end_window();
         self.journal.advance(self.destage.entries);
+        self.covered();
         self.destage.phase = Phase::Idle;
     }
 

@@ -3,18 +3,21 @@
 use std::fmt;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bdev::{Completion, Fifo, Info, Instant, Pool, Queue, Request};
 use store::{FormatOptions, VolumeId, VolumeRecord};
 
+use crate::admission::LogStatus;
 use crate::control::{Control, NewVolume, Shrink, Verb};
 use crate::core::{Core, QueueState, volume_info};
 use crate::details::Details;
 use crate::device::Device;
 use crate::error::{ControlError, Event, OpenError, Token};
+use crate::latency::Latency;
 use crate::opening::{Opening, Options};
+use crate::qos::{Qos, QosStatus};
 use crate::snapshot::{NewClone, NewSnapshot, Snapshot};
+use crate::space::SpaceState;
 use crate::stats::Stats;
 use crate::walk::{DiffStep, SpaceStep};
 
@@ -317,16 +320,49 @@ impl Engine {
         self.core().is_some_and(|core| core.failed.is_some())
     }
 
+    /// The log at this moment, and who waits for it.
+    pub fn log_status(&self) -> LogStatus {
+        self.core().map_or_else(LogStatus::default, Core::log_status)
+    }
+
+    /// How long writes, deallocates and write-zeroes waited until the log took the first of them.
+    pub fn admission_waits(&self) -> Option<&Latency> {
+        self.core().map(|core| &core.admission.waits)
+    }
+
+    /// How full the store is; [`Event::Space`] tells of changes.
+    pub fn space_state(&self) -> SpaceState {
+        self.core().map_or_else(SpaceState::default, |core| core.space_watch.state)
+    }
+
+    /// Sets the percentage of the store from which space is low.
+    pub fn set_space_low_percent(&mut self, percent: u64) {
+        if let Some(core) = self.core_mut() {
+            core.space_watch.low_percent = percent.min(100);
+        }
+    }
+
+    /// Limits a volume from now on; [`Qos::default`] takes the limits away. They are not stored:
+    /// whoever opens the engine sets them.
+    ///
+    /// # Errors
+    /// When the engine is not ready, there is no such volume, or there are too many.
+    pub fn set_qos(&mut self, volume: VolumeId, qos: Qos) -> Result<(), ControlError> {
+        self.volume(volume).ok_or(ControlError::Volume(store::VolumeError::Unknown))?;
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        if core.flows.set(volume, qos, core.now) { Ok(()) } else { Err(ControlError::Busy) }
+    }
+
+    /// The limits of a volume, and what they did.
+    pub fn qos(&self, volume: VolumeId) -> QosStatus {
+        self.core().map_or_else(QosStatus::default, |core| core.flows.status(volume))
+    }
+
     /// When [`Engine::drive`] has something to do even if nothing completes until then.
     pub fn next_timeout(&self) -> Option<Instant> {
         let core = self.core()?;
-        if core.failed.is_some() || core.is_settled() {
-            return None;
-        }
-        if core.is_busy() {
-            return Some(core.now.saturating_add(BUSY));
-        }
-        Some(core.written_at.saturating_add(Duration::from_nanos(core.idle_ns)))
+        let limits = core.flows.wake_at.into_iter();
+        limits.chain(core.admission.wake_at).chain(core.background_timeout()).min()
     }
 
     /// A descriptor that turns readable when the device has something, if it has one.
@@ -362,9 +398,13 @@ impl Engine {
             }
         };
         let done = Fifo::new(depth.clamp(1, bdev::QUEUE_DEPTH_MAX) as usize);
+        if core.queues.is_full() {
+            return Err(ControlError::Busy);
+        }
+        let flow = core.flows.open(id.0).ok_or(ControlError::Busy)?;
         let (volume, in_flight, closed, gone) = (id.0, 0, false, false);
-        let queue = QueueState { volume, info, done, in_flight, closed, gone, read_only };
-        core.queues.insert(queue).map_err(|_| ControlError::Busy)
+        let queue = QueueState { volume, flow, info, done, in_flight, closed, gone, read_only };
+        Ok(core.queues.insert(queue).expect("room was checked"))
     }
 
     pub(crate) fn close_queue(&mut self, key: u32) {
@@ -373,8 +413,10 @@ impl Engine {
         queue.closed = true;
         queue.in_flight -= u32::try_from(queue.done.len()).expect("bounded by the depth");
         queue.done.clear();
+        let flow = queue.flow;
         if queue.in_flight == 0 {
             core.queues.remove(key);
+            core.flows.close(flow);
         }
     }
 
@@ -429,9 +471,6 @@ impl fmt::Debug for Engine {
         f.debug_struct("Engine").field("state", &state).field("stats", &self.stats()).finish()
     }
 }
-
-/// How soon to come back when something waits that no completion announces (a free buffer).
-const BUSY: Duration = Duration::from_millis(1);
 
 fn details_of(uuid: [u8; 16], name: &str) -> Result<Details, ControlError> {
     Details::new(uuid, name).map_err(ControlError::Volume)

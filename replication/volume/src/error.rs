@@ -6,6 +6,8 @@ use bdev::Status;
 use store::{FormatError, MountError, VolumeError, VolumeId};
 use wal::ScanError;
 
+use crate::space::SpaceState;
+
 /// Why an engine could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,6 +133,15 @@ pub enum Event {
         place: Damaged,
         /// Where that is, in bytes from the start of the device (of the page, for the map).
         byte: u64,
+    },
+    /// The store crossed a threshold of space, upwards or downwards.
+    Space {
+        /// How full it is now.
+        state: SpaceState,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes of the store's pool of extents.
+        total_bytes: u64,
     },
     /// A metadata page is damaged: lost, or healed from its second copy.
     Metadata(store::Damage),

@@ -76,6 +76,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod apply;
 mod barrier;
 mod checkpoint;
@@ -90,31 +91,41 @@ mod engine;
 mod error;
 mod exclusive;
 mod journal;
+mod latency;
 mod layers;
 mod limits;
+mod line;
 mod lock;
 mod op;
 mod opening;
 mod overlay;
+mod pacing;
+mod qos;
 mod queue;
 mod read;
 mod replay;
 mod resize;
 mod snapshot;
+mod space;
 mod stats;
 mod walk;
 mod write;
 mod zeroing;
 
+pub use admission::{LogStatus, Pressure};
 pub use control::{NewVolume, Shrink};
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
+pub use latency::Latency;
 pub use limits::{
-    ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, EVENTS_MAX, OPS_MAX, QUEUES_MAX, SNAPSHOT_GROUP_MAX,
+    ADMISSION_DEADLINE_NS, ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, EVENTS_MAX, FLOWS_MAX, OPS_MAX,
+    QUEUES_MAX, SNAPSHOT_GROUP_MAX, SPACE_LOW_PERCENT,
 };
 pub use opening::Options;
+pub use qos::{Qos, QosStatus};
 pub use queue::VolumeQueue;
 pub use snapshot::{NewClone, NewSnapshot, Snapshot};
+pub use space::SpaceState;
 pub use stats::Stats;
 pub use store::{FormatOptions, VolumeId};
 pub use walk::{Change, ChangeKind, DiffStep, SpaceStep};

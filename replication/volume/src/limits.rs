@@ -34,6 +34,37 @@ pub(crate) const OVERLAY_BLOCKS_MIN: usize = 32 << 10;
 /// Zeroed ranges in the overlay. Further ones wait for the next checkpoint.
 pub(crate) const RANGES_MAX: usize = 64;
 
+/// Longest delay of a write between the watermarks, in nanoseconds: at the hard one.
+pub(crate) const DELAY_MAX_NS: u64 = 100_000_000;
+
+/// How long a write may wait for log, space, a lock or a page before it is given back with a
+/// status that says "again". Hosts give up after 30 s.
+pub const ADMISSION_DEADLINE_NS: u64 = 20_000_000_000;
+
+/// Volumes with queues or limits of one engine. Opening a queue, or setting a limit, fails beyond.
+pub const FLOWS_MAX: usize = 2048;
+
+/// Blocks of the log that a volume may take in a round while others wait.
+pub(crate) const FAIR_QUANTUM_BLOCKS: i64 = 256;
+
+/// Rounds in one turn; the next turn goes on.
+pub(crate) const FAIR_ROUNDS_MAX: u32 = 16;
+
+/// Operations that each volume may have however busy the others are, as far as there are places.
+pub(crate) const OPS_SHARE_MIN: u64 = 16;
+
+/// What a bucket without a stated burst holds, in milliseconds of its rate.
+pub(crate) const QOS_BURST_MS: u64 = 100;
+
+/// Percent of a store from which its space is low, when nothing else is asked for.
+pub const SPACE_LOW_PERCENT: u64 = 80;
+
+/// Percent by which it must fall below that to be ample again.
+pub(crate) const SPACE_LOW_HYSTERESIS: u64 = 5;
+
+/// Percent of a store that must be free before it is no longer full.
+pub(crate) const SPACE_FULL_LEAVE: u64 = 2;
+
 /// Checkpoints after which a write that waits for space is refused in any case. It is refused when
 /// nothing is left that could give space back, which takes a few; this bounds the wait while others
 /// keep taking what comes.
@@ -76,7 +107,8 @@ pub const EVENTS_MAX: usize = 64;
 /// Share of the log, in percent, at which destaging starts.
 pub(crate) const DESTAGE_START: u64 = 40;
 
-/// Share of the log, in percent, from which destaging goes at full speed (the soft watermark).
+/// Share of the log, in percent, from which destaging goes at full speed and writers are delayed
+/// (the soft watermark).
 pub(crate) const LOG_SOFT: u64 = 70;
 
 /// Share of the log, in percent, from which new writes wait (the hard watermark).
@@ -97,10 +129,10 @@ pub(crate) const WINDOW_BLOCKS: u64 = 256;
 /// Blocks (and direct extents) that one destage window works on.
 pub(crate) const CANDIDATES_MAX: usize = 1024;
 
-/// Destage writes in flight below the soft watermark, so that hosts feel little of them.
-pub(crate) const DESTAGE_GENTLE: u32 = 16;
+/// Destage writes in flight where destaging starts, so that hosts feel little of them.
+pub(crate) const DESTAGE_GENTLE: u32 = 4;
 
-/// Destage writes in flight above it.
+/// Destage writes in flight from the soft watermark on.
 pub(crate) const DESTAGE_FULL: u32 = 256;
 
 /// Extents of a window that wait for their leaf at one time. Pages beyond it are not asked for yet:
@@ -120,6 +152,9 @@ pub(crate) const READ_ATTEMPTS_MAX: u8 = 16;
 pub(crate) const DESTAGE_ATTEMPTS_MAX: u32 = 3;
 
 const _: () = assert!(DESTAGE_START < LOG_SOFT);
+// A checkpoint under pressure gives back less than the band between the watermarks.
+const _: () = assert!(PRESSED_SHARE < LOG_HARD - LOG_SOFT);
+const _: () = assert!(FLOWS_MAX >= QUEUES_MAX);
 const _: () = assert!(LOG_SOFT < LOG_HARD);
 const _: () = assert!(RUN_BLOCKS_MAX * 4096 <= 1 << 20);
 // An atomic write fits one record, one group of the smallest size, and an extent's accounting.

@@ -1,6 +1,6 @@
 //! A host's request inside the engine.
 
-use bdev::{Buf, BufMut, Data, Op, Request, Status};
+use bdev::{Buf, BufMut, Data, Instant, Op, Request, Status};
 use wal::Lsn;
 
 use crate::device::BLOCK;
@@ -45,6 +45,14 @@ pub(crate) struct HostOp {
     pub(crate) lock: Option<u32>,
     /// The first and the last block, when the range covers them in part.
     pub(crate) edges: [Edge; 2],
+    /// When it was taken.
+    pub(crate) arrived: Instant,
+    /// The soft watermark has delayed it: the counters know it.
+    pub(crate) delayed: bool,
+    /// The first part of it was taken.
+    pub(crate) admitted: bool,
+    /// The hard watermark has held it: the counters know it.
+    pub(crate) held: bool,
     /// It waits for space.
     pub(crate) space_wait: Option<SpaceWait>,
 }
@@ -127,6 +135,10 @@ impl HostOp {
             stage: Stage::Waiting,
             lock: None,
             edges,
+            arrived: Instant::ZERO,
+            delayed: false,
+            admitted: false,
+            held: false,
             space_wait: None,
         }
     }

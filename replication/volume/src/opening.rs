@@ -13,7 +13,9 @@ use crate::device::{BLOCK, Device};
 use crate::error::OpenError;
 use crate::journal::{Journal, Marks};
 use crate::layers::Layers;
-use crate::limits::{COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX};
+use crate::limits::{
+    ADMISSION_DEADLINE_NS, COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX, SPACE_LOW_PERCENT,
+};
 use crate::overlay::Overlay;
 use crate::replay::{Replayed, claim};
 
@@ -28,11 +30,21 @@ pub struct Options {
     pub group_bytes: Option<usize>,
     /// Nanoseconds without a write after which everything is destaged and checkpointed.
     pub idle_ns: u64,
+    /// How long a write may wait before it is given back with a status that says "again".
+    pub admission_deadline_ns: u64,
+    /// Percent of the store from which space is low.
+    pub space_low_percent: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { frames: store::FRAMES_DEFAULT, group_bytes: None, idle_ns: IDLE_NS }
+        Options {
+            frames: store::FRAMES_DEFAULT,
+            group_bytes: None,
+            idle_ns: IDLE_NS,
+            admission_deadline_ns: ADMISSION_DEADLINE_NS,
+            space_low_percent: SPACE_LOW_PERCENT,
+        }
     }
 }
 
@@ -186,7 +198,7 @@ impl Opening {
             destage: Destage::new(segment, cow),
             reserved: replay.reserved,
             piece_blocks: payload.min(wal::RECORD_BLOCKS_MAX) as u64,
-            idle_ns: self.options.idle_ns,
+            options: self.options.clone(),
             replayed: replay.replayed,
         })))
     }

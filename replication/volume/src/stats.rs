@@ -44,6 +44,16 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Writes that had to wait, for log, space, a lock or a page.
     pub parked_writes: u64,
+    /// Writes, deallocates and write-zeroes that the log began to take.
+    pub writes_admitted: u64,
+    /// Those that the soft watermark delayed.
+    pub writes_delayed: u64,
+    /// Those that the hard watermark held.
+    pub writes_held: u64,
+    /// Those that were given back because their deadline passed.
+    pub writes_timed_out: u64,
+    /// Those that were let go because their queue was closed, or the engine was shut down.
+    pub writes_released: u64,
     /// Writes that are waiting now.
     pub parked_now: u64,
     /// Blocks that did not match their checksum, and metadata pages of which no copy could be used.

@@ -7,7 +7,7 @@ use wal::{AppendError, Record};
 use crate::commit::{Pending, What};
 use crate::core::Core;
 use crate::device::{BLOCK, Io, Purpose};
-use crate::limits::{LOG_HARD, SPACE_CHECKPOINTS_MAX, ZERO_BLOCKS_MAX};
+use crate::limits::{SPACE_CHECKPOINTS_MAX, ZERO_BLOCKS_MAX};
 use crate::op::{Edge, SpaceWait};
 use crate::overlay::Place;
 
@@ -50,8 +50,11 @@ impl Core {
             }
             match self.write_step(key) {
                 Step::Done => {}
-                Step::Wait => return self.park_write(key),
                 Step::Handed => return,
+                Step::Wait => match self.is_given_up(key) {
+                    None => return self.park_write(key),
+                    Some(status) => self.ops.get_mut(key).expect("held").fail(status),
+                },
                 Step::Fail(status) => {
                     self.ops.get_mut(key).expect("held").fail(status);
                 }
@@ -63,7 +66,8 @@ impl Core {
         }
     }
 
-    fn park_write(&mut self, key: u32) {
+    /// Puts a write at the end of the line.
+    pub(crate) fn park_write(&mut self, key: u32) {
         let op = self.ops.get_mut(key).expect("held");
         self.stats.parked_writes += u64::from(!op.waited);
         (op.parked, op.waited) = (true, true);
@@ -75,7 +79,7 @@ impl Core {
         if let Some(status) = self.failed {
             return Step::Fail(status);
         }
-        if !self.may_start(key) {
+        if !self.is_due(key) || !self.may_start(key) {
             return Step::Wait;
         }
         if self.is_comparing(key) {
@@ -133,7 +137,7 @@ impl Core {
         if self.device.room() == 0 {
             return Step::Wait;
         }
-        if !self.admits() || !self.has_room(store::EXTENT_BLOCKS, 0, store::EXTENT_BLOCKS) {
+        if !self.admits(key) || !self.has_room(store::EXTENT_BLOCKS, 0, store::EXTENT_BLOCKS) {
             self.log_blocked = true;
             return Step::Wait;
         }
@@ -158,6 +162,7 @@ impl Core {
         self.directs += 1;
         let io = Io::new(purpose, key, extent.byte_offset(), blocks);
         self.device.write(io, slice, Flags::NONE);
+        self.count_admitted(key);
         Step::Done
     }
 
@@ -235,6 +240,9 @@ impl Core {
                     io.purpose = Purpose::Direct { extent, extents, first, logged: logged + 1 };
                 }
                 Step::Wait => {
+                    if let Some(status) = self.is_given_up(io.op) {
+                        return self.drop_direct(io_key, status);
+                    }
                     let pushed = self.parked_directs.push(io_key);
                     assert!(pushed.is_ok(), "as many places as requests");
                     return;
@@ -268,7 +276,7 @@ impl Core {
         let op = self.ops.get(key).expect("held");
         let (volume, cursor, first) = (op.volume, op.cursor, op.first + op.cursor);
         let count = usize::try_from(blocks).expect("a piece is short");
-        if !self.admits() || !self.has_room(count, 0, count) {
+        if !self.admits(key) || !self.has_room(count, 0, count) {
             self.log_blocked = true;
             return Step::Wait;
         }
@@ -305,7 +313,8 @@ impl Core {
         let blocks = op.whole_end() - op.cursor;
         let ranged = blocks > ZERO_BLOCKS_MAX;
         let slots = if ranged { 0 } else { usize::try_from(blocks).expect("small") };
-        if !self.admits() || !self.has_room(slots, usize::from(ranged), 0) {
+        if !self.admits(key) || !self.has_room(slots, usize::from(ranged), 0) {
+            self.log_blocked = true;
             return Step::Wait;
         }
         let record = Record::Zero { volume, block, blocks };
@@ -317,11 +326,6 @@ impl Core {
             self.ops.get_mut(key).expect("held").cursor += blocks;
         }
         step
-    }
-
-    /// False from the hard watermark on: what is in the log must be destaged first.
-    fn admits(&self) -> bool {
-        self.wal.used_blocks() * 100 < self.wal.ring_blocks() * LOG_HARD
     }
 
     /// True when a record of this size fits every table that it will pass through.
@@ -342,6 +346,7 @@ impl Core {
         match appended {
             Ok(_) => {
                 self.ops.get_mut(pending.op).expect("held").pending += 1;
+                self.count_admitted(pending.op);
                 self.pend(pending, crcs);
                 Step::Done
             }
