@@ -336,6 +336,7 @@ impl Core {
             Verb::Delete => {
                 self.store.delete_volume(id);
                 self.layers.remove(id.0);
+                self.flows.forget(id);
                 self.checkpoint.deleted();
                 Ok(())
             }

@@ -208,6 +208,14 @@ impl Flows {
         true
     }
 
+    /// The volume is deleted, and its limits with it.
+    pub(crate) fn forget(&mut self, volume: VolumeId) {
+        if let Some(key) = self.key_of(volume.0) {
+            self.get_mut(key).qos = Qos::default();
+            self.forget_unused(key);
+        }
+    }
+
     /// A volume's limits, and what they did.
     pub(crate) fn status(&self, volume: VolumeId) -> QosStatus {
         let flow = self.key_of(volume.0).and_then(|key| self.table.get(key));
@@ -255,8 +263,12 @@ impl Flows {
         flow.deficit > 0
     }
 
-    /// The volume used so many blocks of its turn.
+    /// The volume used so many blocks of its turn. With its last operation a volume whose queues
+    /// are closed is gone: then there is nothing to count.
     pub(crate) fn use_turn(&mut self, key: u32, blocks: u64) {
+        if self.table.get(key).is_none() {
+            return;
+        }
         self.has_turn(key);
         let flow = self.get_mut(key);
         flow.deficit = flow.deficit.saturating_sub(i64::try_from(blocks).unwrap_or(i64::MAX));

@@ -205,6 +205,18 @@ fn limited_volume_gets_its_rate_and_its_neighbour_does_not_notice() {
 }
 
 #[test]
+fn limits_go_with_their_volume() {
+    let mut rig = rig(24, &options());
+    let id = rig.create_volume("v", MIB, 4096);
+    let qos = Qos { bytes_per_second: MIB, ..Qos::default() };
+    assert_eq!(rig.engine.borrow_mut().set_qos(id, qos), Ok(()));
+    assert_eq!(rig.engine.borrow().qos(id).qos, qos);
+    let token = rig.engine.borrow_mut().delete_volume(id).unwrap();
+    assert_eq!(rig.control_result(token), Ok(id));
+    assert_eq!(rig.engine.borrow().qos(id).qos, Qos::default());
+}
+
+#[test]
 fn engine_says_when_a_limited_volume_may_go_on() {
     let mut rig = rig(24, &options());
     let id = rig.create_volume("v", 16 * MIB, 4096);
