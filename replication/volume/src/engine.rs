@@ -55,7 +55,7 @@ pub struct Engine {
 enum State {
     Opening(Box<Opening>),
     Running(Box<Core>),
-    Closed(Stats),
+    Closed(Box<Stats>),
     Failed(OpenError),
     /// Between two states.
     Moving,
@@ -95,7 +95,7 @@ impl Engine {
             State::Running(core) => {
                 let progress = core.drive(now);
                 if core.draining && core.is_quiet() && core.is_settled() {
-                    self.state = State::Closed(core.stats());
+                    self.state = State::Closed(Box::new(core.stats()));
                 }
                 progress
             }
@@ -293,7 +293,7 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         match &self.state {
             State::Running(core) => core.stats(),
-            State::Closed(stats) => *stats,
+            State::Closed(stats) => **stats,
             _ => Stats::default(),
         }
     }
@@ -304,7 +304,7 @@ impl Engine {
     pub fn shutdown(&mut self) {
         match &mut self.state {
             State::Running(core) => core.draining = true,
-            State::Opening(_) => self.state = State::Closed(Stats::default()),
+            State::Opening(_) => self.state = State::Closed(Box::default()),
             _ => {}
         }
     }
