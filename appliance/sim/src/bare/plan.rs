@@ -91,6 +91,7 @@ impl BarePlan {
                 frames: u32::try_from(rng.between(64, 256)).expect("few"),
                 group_bytes: rng.chance(1, 2).then_some(96 << 10),
                 idle_ns: rng.between(100_000, 20_000_000),
+                ..Options::default()
             },
             volumes,
             depth: usize::try_from(rng.between(1, 24)).expect("few"),
