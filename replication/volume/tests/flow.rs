@@ -271,7 +271,10 @@ fn operators_hear_of_space_before_it_is_gone_and_when_it_is_back() {
         };
         rig.events.iter().filter_map(state).collect()
     };
-    assert_eq!(states(&rig), [SpaceState::Low, SpaceState::Full]);
+    // In a store this small what is kept for pages is more than the distance on the way back, so
+    // it may be low, ample and low again.
+    assert_eq!(states(&rig).first(), Some(&SpaceState::Low));
+    assert!(states(&rig).ends_with(&[SpaceState::Low, SpaceState::Full]), "{:?}", states(&rig));
     assert_eq!(rig.read(&mut queue, 16, 16), Ok(extent.clone()), "reads go on");
     assert_eq!(rig.write(&mut queue, written * 16, &extent), Status::NoSpace);
     let all = u32::try_from(written * 16).unwrap();
