@@ -95,8 +95,8 @@ impl Catalog {
         self.records.iter().enumerate().filter(|(_, record)| record.state != STATE_UNUSED)
     }
 
-    /// Most pages that the next checkpoint writes: those that ever had a record since the mount, and
-    /// one for new ones.
+    /// Most pages that the next checkpoint writes: those that had a record since the mount, and one
+    /// for new ones.
     pub(crate) fn pages_most(&self) -> usize {
         (self.top.div_ceil(RECORDS_PER_PAGE) + 1).min(CATALOG_PAGES)
     }

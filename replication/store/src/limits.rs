@@ -89,8 +89,8 @@ pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 3;
 pub(crate) const LOAD_ATTEMPTS_MAX: u8 = 3;
 
 /// Metadata extents that the table has room for before it must grow (1 MiB; 2 GiB of metadata,
-/// both copies counted: the maps of about 0.75 TiB of data). It doubles beyond that, at the start of
-/// a checkpoint.
+/// both copies counted: the maps of about 0.75 TiB of data). It doubles beyond that, at the start
+/// of a checkpoint.
 pub(crate) const META_EXTENTS_START: usize = 32 << 10;
 
 /// Damaged copies of pages that wait to be rewritten from the other copy. Further ones are left as

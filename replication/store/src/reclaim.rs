@@ -8,7 +8,8 @@
 //!   and the node's tree loses both. `cut` in the record says how far that is: below it the child
 //!   owns what this node owned. At the end the child moves up to this node's parent.
 //! - *Several*: what no child has is released, the rest stays. A node that has nothing left of
-//!   its own then hands over as above; another one waits until its children change.
+//!   its own then hands over as above; another one waits until its children change: until one
+//!   goes, or as many pages were replaced as looking once more costs steps.
 //!
 //! Each step is one edit, so it is in the next checkpoint as a whole or happens again after a
 //! crash. While a node hands over, its tree holds less than its child's: the nodes above and below
@@ -35,7 +36,15 @@ pub(crate) struct Reclaim {
     comparer: Comparer,
     /// By slot: nothing can be done for now.
     rests: Vec<Option<Rest>>,
+    /// Steps of the walks that ended with nodes waiting for their children, and pages that
+    /// volumes have replaced since which they had shared.
+    waiting_steps: u64,
+    replaced: u64,
+    steps: u64,
 }
+
+/// Pages that are replaced at least before deleted snapshots are looked at once more.
+const REPLACED_MIN: u64 = 16;
 
 /// Why a deleted node is left alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +64,14 @@ impl Reclaim {
             hands_over: false,
             comparer: Comparer::new(),
             rests: vec![None; NODES_MAX],
+            waiting_steps: 0,
+            replaced: 0,
+            steps: 0,
         }
     }
 
     fn begin(&mut self, node: u32, cut: u64) {
-        (self.node, self.cursor, self.kept) = (node, cut, false);
+        (self.node, self.cursor, self.kept, self.steps) = (node, cut, false, 0);
         self.hands_over = cut > 0;
     }
 }
@@ -80,6 +92,7 @@ impl Store {
         let end = capacity(self.catalog.record(slot).depth) * LEAF_ENTRIES as u64;
         let has_tree = !self.is_treeless(slot);
         if has_tree && self.reclaim.cursor < end {
+            self.reclaim.steps += 1;
             let step = self.reclaim_step(slot);
             if let Unmap::Damaged(_) = step {
                 self.reclaim.rests[slot] = Some(Rest::Damage);
@@ -89,6 +102,24 @@ impl Store {
         }
         self.end_pass(slot);
         if self.pick_deleted().is_some() { Unmap::More } else { Unmap::Done }
+    }
+
+    /// True when [`Store::reclaim`] may find something to do. That changes with deletions, and when
+    /// volumes have replaced what they shared with a snapshot that is being deleted.
+    pub fn wants_reclaim(&mut self) -> bool {
+        let Reclaim { waiting_steps, replaced, .. } = self.reclaim;
+        // Looking once more costs as many steps: not before as many pages were replaced.
+        if waiting_steps > 0 && replaced >= waiting_steps + REPLACED_MIN {
+            (self.reclaim.waiting_steps, self.reclaim.replaced) = (0, 0);
+            let waits = |rest: &&mut Option<Rest>| **rest == Some(Rest::Children);
+            self.reclaim.rests.iter_mut().filter(waits).for_each(|rest| *rest = None);
+        }
+        self.pick_deleted().is_some()
+    }
+
+    /// A volume replaces a page that it shares.
+    pub(crate) fn note_replaced(&mut self) {
+        self.reclaim.replaced += 1;
     }
 
     /// The node in work, or the next one: one that already hands over, else the youngest, whose
@@ -139,6 +170,10 @@ impl Store {
         let id = self.catalog.record(slot).id.get();
         if !self.reclaim.hands_over {
             if self.reclaim.kept {
+                if self.reclaim.waiting_steps == 0 {
+                    self.reclaim.replaced = 0;
+                }
+                self.reclaim.waiting_steps += self.reclaim.steps + 1;
                 self.reclaim.rests[slot] = Some(Rest::Children);
                 self.reclaim.node = 0;
             } else {

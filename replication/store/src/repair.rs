@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Both copies are the same bytes, and the good one stays untouched meanwhile: a crash at any point
-//! leaves what was there before. A page can become somebody else's when a checkpoint is durable, and
-//! only then: no repair begins while a checkpoint runs, and a checkpoint does not end while one is
-//! in flight. What waited for longer is verified against its pointer again when the good copy is
+//! leaves what was there before. A page can become somebody else's when a checkpoint is durable,
+//! and only then: no repair begins while a checkpoint runs, and a checkpoint does not end while one
+//! is in flight. What waited for longer is verified against its pointer again when the good copy is
 //! read.
 
 use bdev::{Buf, Completion, Data, Fifo, Pool, Request};

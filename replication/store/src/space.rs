@@ -117,8 +117,8 @@ impl SpaceMap {
         Some(extent)
     }
 
-    /// Takes two free extents for the two copies of metadata pages: a low one, and one so far behind
-    /// it that no single mishap of the device hits both. The lower one, and the distance.
+    /// Takes two free extents for the two copies of metadata pages: a low one, and one so far
+    /// behind it that no single mishap of the device hits both. The lower one, and the distance.
     pub(crate) fn take_pair(&mut self) -> Option<(Extent, u16)> {
         let apart = (self.total() / 4).min(TWIN_DISTANCE);
         let apart = usize::try_from(apart).expect("a small constant");
@@ -351,8 +351,8 @@ const RUN_MAX: u32 = 16;
 /// How many words with free extents are looked at for a long run before a short one is taken.
 const RUN_WORDS_MAX: usize = 64;
 
-/// How far apart the two copies of a metadata page are, in extents, where there is room: 64 MiB, and
-/// no more than a quarter of a small store.
+/// How far apart the two copies of a metadata page are, in extents, where there is room: 64 MiB,
+/// and no more than a quarter of a small store.
 const TWIN_DISTANCE: u64 = 1024;
 /// How often a pair is looked for, further and further behind, before a page gets one copy only.
 const PAIR_TRIES_MAX: u32 = 16;

@@ -329,8 +329,11 @@ impl Store {
     /// Makes a path dirty. What is an ancestor's is not freed when the pages are written.
     pub(crate) fn dirty_path(&mut self, slot: usize, path: &Path) {
         for &frame in path.frames() {
-            let Frame { node, ptr, .. } = *self.cache.frame(frame);
+            let Frame { node, ptr, state, .. } = *self.cache.frame(frame);
             let owned = self.owns(slot, node, ptr.birth.get());
+            if state == FrameState::Ready && !owned {
+                self.note_replaced();
+            }
             self.cache.touch_dirty(frame, owned);
         }
     }

@@ -119,7 +119,7 @@ impl Rig {
             uuid[0] = round;
             let name = ["a", "b", "c"][usize::from(round)];
             let spec = NodeSpec { id: *id, uuid, name };
-            self.store.stage_snapshot(volume, &spec, 0).unwrap();
+            self.store.stage_snapshot(volume, &spec, 0).expect("there is room");
             self.checkpoint();
             for index in 0..60 {
                 self.write(volume, index * 31);
@@ -127,10 +127,10 @@ impl Rig {
         }
         let clone = self.store.next_volume_id();
         let spec = NodeSpec { id: clone, uuid: [9; 16], name: "clone" };
-        self.store.create_clone(ids[0], &spec, 0).unwrap();
+        self.store.create_clone(ids[0], &spec, 0).expect("there is room");
         self.write(clone, 31);
         let hidden = self.store.next_volume_id();
-        self.store.stage_restore(volume, ids[1], hidden, 0).unwrap();
+        self.store.stage_restore(volume, ids[1], hidden, 0).expect("there is room");
         self.checkpoint();
         assert!(self.walk(clone, ids[2]) > 0);
         for id in [ids[1], clone, ids[0], ids[2]] {

@@ -200,6 +200,7 @@ impl Core {
     pub(crate) fn on_checkpoint(&mut self, tail: LogTail) {
         self.stats.checkpoints += 1;
         self.checkpoint.clean |= self.checkpoint.begun_clean;
+        self.checkpoint.reclaim |= self.store.wants_reclaim();
         if let Phase::Barrier { count } = self.destage.phase {
             self.end_barrier(count);
         }

@@ -10,4 +10,5 @@ mod large;
 mod map;
 mod pages;
 mod rig;
+mod snapshots;
 mod space;
