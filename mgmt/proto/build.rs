@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "holdfast/v1/export.proto",
     "holdfast/v1/node.proto",
+    "holdfast/v1/snapshot.proto",
     "holdfast/v1/store.proto",
     "holdfast/v1/volume.proto",
 ];

@@ -6,6 +6,7 @@
 
 mod exports;
 mod reconcile;
+mod snapshots;
 mod stores;
 mod view;
 mod volumes;
@@ -15,10 +16,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
-    ApiError, Changed, EventKind, EventStream, Export, ExportAdd, ExportRemove, Health, HostsAdd,
-    HostsRemove, Node, NodeInfo, Reply, RequestId, Session, Severity, StatsSnapshot, Store,
-    StoreAdd, StoreInit, StoreName, Subscription, Volume, VolumeCreate, VolumeDelete, VolumeName,
-    VolumeResize,
+    ApiError, Changed, DiffStep, EventKind, EventStream, Export, ExportAdd, ExportRemove, Health,
+    HostsAdd, HostsRemove, Node, NodeInfo, Reply, RequestId, Session, Severity, Snapshot,
+    SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd,
+    StoreInit, StoreName, Subscription, Volume, VolumeClone, VolumeCreate, VolumeDelete,
+    VolumeDiff, VolumeName, VolumeQos, VolumeResize, VolumeRestore,
 };
 use cluster::{Desired, Expected, RecordError, StateError, StateStore};
 use tokio::sync::MutexGuard as AsyncMutexGuard;
@@ -240,6 +242,51 @@ impl Node for Control {
     fn volume_delete(&self, id: &RequestId, request: VolumeDelete) -> Reply<'_, Option<Volume>> {
         let id = id.to_string();
         Box::pin(async move { self.delete_volume(request, &id).await })
+    }
+
+    fn volume_qos(&self, id: &RequestId, request: VolumeQos) -> Reply<'_, Changed<Volume>> {
+        let id = id.to_string();
+        Box::pin(async move { self.limit_volume(request, &id).await })
+    }
+
+    fn volume_clone(&self, id: &RequestId, request: VolumeClone) -> Reply<'_, Changed<Volume>> {
+        let id = id.to_string();
+        Box::pin(async move { self.clone_volume(request, &id).await })
+    }
+
+    fn volume_restore(&self, id: &RequestId, request: VolumeRestore) -> Reply<'_, Volume> {
+        let id = id.to_string();
+        Box::pin(async move { self.restore_volume(request, &id).await })
+    }
+
+    fn volume_diff(&self, request: VolumeDiff, from: u64) -> Reply<'_, DiffStep> {
+        Box::pin(async move { self.diff(&request, from).await })
+    }
+
+    fn snapshot_create(
+        &self,
+        id: &RequestId,
+        request: SnapshotCreate,
+    ) -> Reply<'_, Changed<Vec<Snapshot>>> {
+        let id = id.to_string();
+        Box::pin(async move { self.create_snapshots(request, &id).await })
+    }
+
+    fn snapshot_list(&self, request: SnapshotList) -> Reply<'_, Vec<Snapshot>> {
+        Box::pin(async move { self.list_snapshots(request).await })
+    }
+
+    fn snapshot_show(&self, snapshot: SnapshotPath) -> Reply<'_, Snapshot> {
+        Box::pin(async move { self.show_snapshot(&snapshot).await })
+    }
+
+    fn snapshot_delete(
+        &self,
+        id: &RequestId,
+        request: SnapshotDelete,
+    ) -> Reply<'_, Option<Snapshot>> {
+        let id = id.to_string();
+        Box::pin(async move { self.delete_snapshot(&request.snapshot, &id).await })
     }
 
     fn export_add(&self, id: &RequestId, request: ExportAdd) -> Reply<'_, Changed<Export>> {

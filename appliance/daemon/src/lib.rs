@@ -42,7 +42,8 @@ pub use limits::{
     REFUSAL_QUIET_SECONDS, REFUSED_PAIRS_MAX,
 };
 pub use plane::{
-    DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo,
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneSnapshot, PlaneStats,
+    PlaneStore, PlaneVolume, VolumeIo,
 };
 pub use program::main;
 pub use service::Daemon;

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::{
-    BlockSize, ByteLen, DevicePath, HostAccess, IoCounters, Nqn, Reply, Session, ShardStats,
-    TransportStats,
+    BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, IoCounters, Nqn, Qos, Reply, Session,
+    ShardStats, TransportStats,
 };
 use uuid::Uuid;
 
@@ -43,8 +43,41 @@ pub trait DataPlane: Send + Sync + 'static {
     /// Creates a volume; durable when answered.
     fn volume_create(&self, store: Uuid, volume: PlaneVolume) -> Reply<'_, PlaneVolume>;
 
-    /// Grows a volume; durable when answered. Connected hosts are told.
-    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()>;
+    /// Changes the size of a volume, with `shrink` to a smaller one as well; durable when
+    /// answered. Connected hosts are told.
+    fn volume_resize(
+        &self,
+        store: Uuid,
+        volume: Uuid,
+        size: ByteLen,
+        shrink: bool,
+    ) -> Reply<'_, ()>;
+
+    /// Limits a volume, until its store is closed.
+    fn volume_qos(&self, store: Uuid, volume: Uuid, qos: Qos) -> Reply<'_, ()>;
+
+    /// Creates a volume (identity and name are looked at) from a snapshot; durable when answered.
+    fn volume_clone(
+        &self,
+        store: Uuid,
+        snapshot: Uuid,
+        volume: PlaneVolume,
+    ) -> Reply<'_, PlaneVolume>;
+
+    /// Takes a volume back to a snapshot; durable when answered.
+    fn volume_restore(&self, store: Uuid, volume: Uuid, snapshot: Uuid) -> Reply<'_, PlaneVolume>;
+
+    /// Takes snapshots, all at the same moment, all or none; durable when answered.
+    fn snapshots_create(&self, store: Uuid, group: Vec<PlaneNewSnapshot>) -> Reply<'_, ()>;
+
+    /// Destroys a snapshot; durable when answered.
+    fn snapshot_destroy(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ()>;
+
+    /// Bytes that would be free without a snapshot: a walk of its map.
+    fn snapshot_space(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ByteLen>;
+
+    /// A bounded step of the comparison of a snapshot (or nothing) with another one.
+    fn diff(&self, store: Uuid, base: Option<Uuid>, of: Uuid, from: u64) -> Reply<'_, DiffStep>;
 
     /// Destroys a volume without an export; durable when answered.
     fn volume_destroy(&self, store: Uuid, volume: Uuid) -> Reply<'_, ()>;
@@ -116,6 +149,38 @@ pub struct PlaneStore {
     pub backend: String,
     /// Its volumes.
     pub volumes: Vec<PlaneVolume>,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<PlaneSnapshot>,
+}
+
+/// A snapshot to be taken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneNewSnapshot {
+    /// Of this volume.
+    pub volume: Uuid,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its name.
+    pub name: String,
+}
+
+/// A snapshot in an open store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlaneSnapshot {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its name, unique among those of its volume.
+    pub name: String,
+    /// The volume that it was taken of.
+    pub volume: Uuid,
+    /// Grows with each snapshot of the store.
+    pub number: u32,
+    /// The size of the volume at that moment.
+    pub size: ByteLen,
+    /// Bytes that its map references; zero until it is materialised.
+    pub referenced: ByteLen,
+    /// It is in the map, and not only in the log.
+    pub materialised: bool,
 }
 
 /// A volume in an open store.
@@ -131,6 +196,8 @@ pub struct PlaneVolume {
     pub block_size: BlockSize,
     /// Bytes of the store that it uses; ignored at creation.
     pub used: ByteLen,
+    /// How fast its hosts are served; ignored at creation.
+    pub qos: Qos,
 }
 
 /// An export.

@@ -73,6 +73,78 @@ pub struct VolumeSpec {
     pub block_size: u32,
 }
 
+/// A volume to make from a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneSpec {
+    /// The snapshot.
+    pub snapshot: VolumeId,
+    /// The name of the volume, unique in the store: 1 to 64 bytes.
+    pub name: String,
+    /// Its identity; random, chosen by the caller.
+    pub uuid: [u8; 16],
+}
+
+/// A snapshot to take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSpec {
+    /// Of this volume.
+    pub volume: VolumeId,
+    /// Its name, unique among those of the volume: 1 to 64 bytes.
+    pub name: String,
+    /// Its identity; random, chosen by the caller.
+    pub uuid: [u8; 16],
+}
+
+/// What a shard says of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// Its number in its store: of two, the later one has the higher number.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// The volume that it was taken of; it may be gone.
+    pub volume: VolumeId,
+    /// The size of the volume at that moment.
+    pub bytes: u64,
+    /// Bytes that its map references, shared or not; zero until it is materialised.
+    pub referenced_bytes: u64,
+    /// It is in the map, and not only in the log.
+    pub materialised: bool,
+}
+
+/// A step of a comparison.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What differs: first byte and bytes, ascending.
+    pub ranges: Vec<(u64, u64)>,
+    /// The byte to go on from; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// A step of a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Bytes that belong to the snapshot alone.
+    pub bytes: u64,
+    /// The byte to go on from; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// How fast a volume may be; zero is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Qos {
+    /// Operations a second.
+    pub iops: u64,
+    /// Operations at once after a quiet time.
+    pub iops_burst: u64,
+    /// Bytes a second.
+    pub bytes_per_second: u64,
+    /// Bytes at once after a quiet time.
+    pub bytes_burst: u64,
+}
+
 /// What a shard says of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeStatus {
@@ -88,6 +160,8 @@ pub struct VolumeStatus {
     pub block_size: u32,
     /// Bytes of the store that it uses.
     pub used_bytes: u64,
+    /// How fast it may be.
+    pub qos: Qos,
 }
 
 /// What a shard says of a store.
@@ -115,6 +189,8 @@ pub struct StoreStatus {
     pub failure: String,
     /// Its volumes, by id.
     pub volumes: Vec<VolumeStatus>,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<SnapshotStatus>,
 }
 
 /// Why a command failed.
@@ -195,8 +271,37 @@ pub(crate) enum Command {
 #[derive(Clone, Debug)]
 pub(crate) enum Task {
     Create(VolumeSpec),
-    Resize { volume: VolumeId, bytes: u64 },
-    Delete { volume: VolumeId },
+    Resize {
+        volume: VolumeId,
+        bytes: u64,
+        shrink: bool,
+    },
+    /// Of a volume or a snapshot.
+    Delete {
+        volume: VolumeId,
+    },
+    Clone(CloneSpec),
+    Restore {
+        volume: VolumeId,
+        snapshot: VolumeId,
+    },
+    Snapshots(Vec<SnapshotSpec>),
+    Limit {
+        volume: VolumeId,
+        qos: Qos,
+    },
+    /// A walk: other changes wait, so a step of it is short.
+    Diff {
+        base: Option<VolumeId>,
+        of: VolumeId,
+        from: u64,
+        ranges_max: usize,
+    },
+    /// As above.
+    CountUnique {
+        snapshot: VolumeId,
+        from: u64,
+    },
 }
 
 /// Where a namespace's requests go.
@@ -213,6 +318,8 @@ pub(crate) enum Answer {
     Done,
     Store(StoreStatus),
     Volume(VolumeStatus),
+    Changes(Changes),
+    Counted(Counted),
     Listening(SocketAddr),
 }
 

@@ -9,8 +9,8 @@ use bdev::ring::{Consumer, Producer};
 use nvmf::{NamespaceHandle, Session, Target};
 
 use crate::command::{
-    Answer, Command, Envelope, NodeError, Source, StoreId, StoreSpec, StoreStatus, Task, VolumeId,
-    VolumeSpec, VolumeStatus,
+    Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Qos, SnapshotSpec, Source,
+    StoreId, StoreSpec, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::limits::{NAMESPACES_MAX, STORES_MAX};
 use crate::link::Wake;
@@ -148,7 +148,8 @@ impl NodeHandle {
         self.ask(self.owner(store)?, command, as_volume)
     }
 
-    /// Grows a volume. Durable once answered; publish the new size afterwards.
+    /// Changes the size of a volume, to a smaller one only with `shrink` and where nothing is
+    /// written beyond. Durable once answered; publish the new size afterwards.
     ///
     /// # Errors
     /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
@@ -157,12 +158,98 @@ impl NodeHandle {
         store: StoreId,
         volume: VolumeId,
         bytes: u64,
+        shrink: bool,
     ) -> Result<Ticket<VolumeStatus>, NodeError> {
-        let command = Command::Store { store, task: Task::Resize { volume, bytes } };
-        self.ask(self.owner(store)?, command, as_volume)
+        self.ask_store(store, Task::Resize { volume, bytes, shrink }, as_volume)
     }
 
-    /// Deletes a volume and its data. Detach it first.
+    /// Limits a volume until its store is closed.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn limit_volume(
+        &self,
+        store: StoreId,
+        volume: VolumeId,
+        qos: Qos,
+    ) -> Result<Ticket<()>, NodeError> {
+        self.ask_store(store, Task::Limit { volume, qos }, as_done)
+    }
+
+    /// Takes snapshots of several volumes at the same moment. Durable once answered.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn create_snapshots(
+        &self,
+        store: StoreId,
+        group: Vec<SnapshotSpec>,
+    ) -> Result<Ticket<()>, NodeError> {
+        self.ask_store(store, Task::Snapshots(group), as_done)
+    }
+
+    /// Makes a volume from a snapshot. Durable once answered.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn clone_volume(
+        &self,
+        store: StoreId,
+        spec: CloneSpec,
+    ) -> Result<Ticket<VolumeStatus>, NodeError> {
+        self.ask_store(store, Task::Clone(spec), as_volume)
+    }
+
+    /// Takes a volume back to a snapshot; its I/O waits meanwhile. Durable once answered; publish
+    /// the size afterwards, it may have grown.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn restore_volume(
+        &self,
+        store: StoreId,
+        volume: VolumeId,
+        snapshot: VolumeId,
+    ) -> Result<Ticket<VolumeStatus>, NodeError> {
+        self.ask_store(store, Task::Restore { volume, snapshot }, as_volume)
+    }
+
+    /// What differs between a snapshot (or nothing) and another one, from a byte on: one bounded
+    /// step.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn diff(
+        &self,
+        store: StoreId,
+        base: Option<VolumeId>,
+        of: VolumeId,
+        from: u64,
+        ranges_max: usize,
+    ) -> Result<Ticket<Changes>, NodeError> {
+        self.ask_store(store, Task::Diff { base, of, from, ranges_max }, |answer| match answer {
+            Answer::Changes(changes) => Some(changes),
+            _ => None,
+        })
+    }
+
+    /// Bytes that belong to a snapshot alone, from a byte on: one bounded step.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn count_unique(
+        &self,
+        store: StoreId,
+        snapshot: VolumeId,
+        from: u64,
+    ) -> Result<Ticket<Counted>, NodeError> {
+        self.ask_store(store, Task::CountUnique { snapshot, from }, |answer| match answer {
+            Answer::Counted(counted) => Some(counted),
+            _ => None,
+        })
+    }
+
+    /// Deletes a volume and its data, or a snapshot. Detach it first.
     ///
     /// # Errors
     /// [`NodeError::NoSuchStore`], [`NodeError::InUse`] and [`NodeError::Busy`].
@@ -280,6 +367,15 @@ impl NodeHandle {
         let book = self.book();
         let known = book.namespaces.get(handle.0 as usize).and_then(Option::as_ref);
         known.map(|known| known.counters.clone()).unwrap_or_default()
+    }
+
+    fn ask_store<T>(
+        &self,
+        store: StoreId,
+        task: Task,
+        pick: fn(Answer) -> Option<T>,
+    ) -> Result<Ticket<T>, NodeError> {
+        self.ask(self.owner(store)?, Command::Store { store, task }, pick)
     }
 
     fn ask<T>(

@@ -80,7 +80,8 @@ mod stores;
 mod ticket;
 
 pub use command::{
-    Format, NodeError, StoreId, StoreSpec, StoreStatus, VolumeId, VolumeSpec, VolumeStatus,
+    Changes, CloneSpec, Counted, Format, NodeError, Qos, SnapshotSpec, SnapshotStatus, StoreId,
+    StoreSpec, StoreStatus, VolumeId, VolumeSpec, VolumeStatus,
 };
 pub use handle::NodeHandle;
 pub use limits::{

@@ -2,6 +2,7 @@
 
 mod engine;
 mod ram;
+mod walk;
 
 use std::os::fd::RawFd;
 use std::rc::Rc;

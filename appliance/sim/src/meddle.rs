@@ -87,7 +87,7 @@ impl Operator {
         }
         let pending = if rng.chance(1, 3) {
             self.size_asked = self.size + GROW_BYTES;
-            control.resize_volume(volume.0, volume.1, self.size_asked).map(Pending::Resize)
+            control.resize_volume(volume.0, volume.1, self.size_asked, false).map(Pending::Resize)
         } else if let Scratch::Present(id) = self.scratch {
             control.delete_volume(store, id).map(Pending::Delete)
         } else {

@@ -85,12 +85,26 @@ event_kinds! {
     StoreOpened = "store_opened",
     /// A store could not be opened.
     StoreFailed = "store_failed",
+    /// A store has little room left: the node says so before it is full.
+    StoreSpaceLow = "store_space_low",
+    /// A store is full: writes that need room fail until some is freed.
+    StoreSpaceFull = "store_space_full",
+    /// A store has room again.
+    StoreSpaceOk = "store_space_ok",
     /// A volume was created.
     VolumeCreated = "volume_created",
     /// A volume was found in a store that the node did not know.
     VolumeAdopted = "volume_adopted",
     /// A volume changed its size.
     VolumeResized = "volume_resized",
+    /// The limits of a volume changed.
+    VolumeQosChanged = "volume_qos_changed",
+    /// A volume was taken back to a snapshot.
+    VolumeRestored = "volume_restored",
+    /// A snapshot was taken.
+    SnapshotCreated = "snapshot_created",
+    /// A snapshot was deleted.
+    SnapshotDeleted = "snapshot_deleted",
     /// A volume was deleted.
     VolumeDeleted = "volume_deleted",
     /// A volume cannot serve.

@@ -31,9 +31,11 @@ mod limits;
 mod name;
 mod node;
 mod nqn;
+mod qos;
 mod request_id;
 mod session;
 mod size;
+mod snapshot;
 mod stats;
 mod store;
 mod volume;
@@ -43,15 +45,20 @@ pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, Severity};
 pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove};
 pub use limits::{
-    EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX, REQUEST_ID_LEN_MAX,
-    VOLUME_BYTES_MAX,
+    DIFF_RANGES_MAX, EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX,
+    REQUEST_ID_LEN_MAX, SNAPSHOT_GROUP_MAX, VOLUME_BYTES_MAX,
 };
-pub use name::{StoreName, VolumeName};
+pub use name::{SnapshotName, StoreName, VolumeName};
 pub use node::{Changed, EventSource, EventStream, Health, Node, NodeInfo, Reply, Subscription};
 pub use nqn::Nqn;
+pub use qos::{Qos, Rate, VolumeQos};
 pub use request_id::RequestId;
 pub use session::Session;
 pub use size::ByteLen;
+pub use snapshot::{
+    ChangedRange, DiffStep, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath,
+    VolumeClone, VolumeDiff, VolumeRestore,
+};
 pub use stats::{
     IoCounters, LatencyHistogram, ShardStats, StatsSnapshot, StoreStats, TransportStats,
     VolumeStats,

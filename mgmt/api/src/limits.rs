@@ -18,5 +18,11 @@ pub const PATH_LEN_MAX: usize = 4095;
 /// Bytes of one volume: 1 PiB. A larger size is an invalid argument.
 pub const VOLUME_BYTES_MAX: u64 = 1 << 50;
 
+/// Snapshots that are taken at the same moment. More are refused as resource exhausted.
+pub const SNAPSHOT_GROUP_MAX: usize = 64;
+
+/// Changed ranges in one message of a comparison. The next message has the next ones.
+pub const DIFF_RANGES_MAX: usize = 256;
+
 /// Events a node remembers for late subscribers. Older ones are forgotten first.
 pub const EVENTS_KEPT: usize = 1024;

@@ -1,4 +1,4 @@
-//! Names of stores and volumes.
+//! Names of stores, volumes and snapshots.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,10 @@ pub struct StoreName(String);
 /// The name of a volume, unique in its node. Same alphabet as [`StoreName`].
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct VolumeName(String);
+
+/// The name of a snapshot, unique among those of its volume. Same alphabet as [`StoreName`].
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SnapshotName(String);
 
 /// The rule, quoted by every refusal.
 const RULE: &str = "use 1 to 64 characters of a-z, 0-9, '.' and '-', \
@@ -73,6 +77,7 @@ macro_rules! name_type {
 
 name_type!(StoreName, "store");
 name_type!(VolumeName, "volume");
+name_type!(SnapshotName, "snapshot");
 
 #[cfg(test)]
 mod tests {

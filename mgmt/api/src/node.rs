@@ -6,9 +6,10 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, RequestId, Session,
-    StatsSnapshot, Store, StoreAdd, StoreInit, Volume, VolumeCreate, VolumeDelete, VolumeName,
-    VolumeResize,
+    ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, RequestId,
+    Session, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot,
+    Store, StoreAdd, StoreInit, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
+    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
 };
 
 /// The answer to a request, some time later.
@@ -52,11 +53,43 @@ pub trait Node: Send + Sync {
     /// One volume.
     fn volume_show(&self, name: VolumeName) -> Reply<'_, Volume>;
 
-    /// Grows a volume.
+    /// Grows a volume; shrinks it where that is asked for explicitly and loses nothing.
     fn volume_resize(&self, id: &RequestId, request: VolumeResize) -> Reply<'_, Changed<Volume>>;
 
     /// Deletes a volume. `Ok(None)`: there was none.
     fn volume_delete(&self, id: &RequestId, request: VolumeDelete) -> Reply<'_, Option<Volume>>;
+
+    /// Sets the limits of a volume.
+    fn volume_qos(&self, id: &RequestId, request: VolumeQos) -> Reply<'_, Changed<Volume>>;
+
+    /// Makes a volume from a snapshot.
+    fn volume_clone(&self, id: &RequestId, request: VolumeClone) -> Reply<'_, Changed<Volume>>;
+
+    /// Takes a volume back to a snapshot. Unlike all others, asking again does it again.
+    fn volume_restore(&self, id: &RequestId, request: VolumeRestore) -> Reply<'_, Volume>;
+
+    /// A bounded step of a comparison, from a byte on; the caller goes on at its `position`.
+    fn volume_diff(&self, request: VolumeDiff, from: u64) -> Reply<'_, DiffStep>;
+
+    /// Takes snapshots, all at the same moment.
+    fn snapshot_create(
+        &self,
+        id: &RequestId,
+        request: SnapshotCreate,
+    ) -> Reply<'_, Changed<Vec<Snapshot>>>;
+
+    /// Snapshots, by volume, the oldest first.
+    fn snapshot_list(&self, request: SnapshotList) -> Reply<'_, Vec<Snapshot>>;
+
+    /// One snapshot, with its space.
+    fn snapshot_show(&self, snapshot: SnapshotPath) -> Reply<'_, Snapshot>;
+
+    /// Deletes a snapshot. `Ok(None)`: there was none.
+    fn snapshot_delete(
+        &self,
+        id: &RequestId,
+        request: SnapshotDelete,
+    ) -> Reply<'_, Option<Snapshot>>;
 
     /// Exports a volume.
     fn export_add(&self, id: &RequestId, request: ExportAdd) -> Reply<'_, Changed<Export>>;

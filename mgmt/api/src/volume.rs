@@ -5,7 +5,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use crate::limits::VOLUME_BYTES_MAX;
-use crate::{ApiError, BlockSize, ByteLen, StoreName, VolumeName};
+use crate::{ApiError, BlockSize, ByteLen, Qos, StoreName, VolumeName};
 
 /// Creates a thin volume.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,21 +56,29 @@ impl VolumeCreate {
     }
 }
 
-/// Grows a volume. Shrinking is refused.
+/// Changes the size of a volume.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VolumeResize {
     name: VolumeName,
     size: ByteLen,
+    shrink: bool,
 }
 
 impl VolumeResize {
-    /// A request to make `name` `size` bytes large.
+    /// A request to make `name` `size` bytes large; smaller than it is only with `shrink`, and only
+    /// where nothing is written beyond.
     ///
     /// # Errors
     /// `InvalidArgument` when the size is zero, too large, or not a multiple of 512.
-    pub fn new(name: VolumeName, size: ByteLen) -> Result<Self, ApiError> {
+    pub fn new(name: VolumeName, size: ByteLen, shrink: bool) -> Result<Self, ApiError> {
         let size = volume_size(size)?.whole_blocks("size", BlockSize::B512)?;
-        Ok(Self { name, size })
+        Ok(Self { name, size, shrink })
+    }
+
+    /// Whether it may get smaller.
+    #[must_use]
+    pub fn shrink(&self) -> bool {
+        self.shrink
     }
 
     /// The volume.
@@ -99,6 +107,8 @@ fn volume_size(size: ByteLen) -> Result<ByteLen, ApiError> {
 pub struct VolumeDelete {
     /// The volume.
     pub name: VolumeName,
+    /// Its snapshots as well; otherwise a volume that has any is not deleted.
+    pub snapshots: bool,
 }
 
 /// What a node says of a volume.
@@ -122,6 +132,10 @@ pub struct Volume {
     pub reason: String,
     /// Whether it is exported.
     pub exported: bool,
+    /// Its snapshots.
+    pub snapshots: u32,
+    /// How fast its hosts may be served.
+    pub qos: Qos,
 }
 
 /// Whether a volume serves.

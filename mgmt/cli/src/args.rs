@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use api::{ApiError, BlockSize, ByteLen, DevicePath, Nqn, RequestId, StoreName, VolumeName};
+use api::{
+    ApiError, BlockSize, ByteLen, DevicePath, Nqn, RequestId, SnapshotPath, StoreName, VolumeName,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -159,7 +161,7 @@ pub(crate) enum VolumeCommand {
         #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
     },
-    /// Grows a volume; connected hosts see the new size at once
+    /// Changes the size of a volume; connected hosts see the new size at once
     Resize {
         /// The volume
         #[arg(value_parser = parsed::<VolumeName>)]
@@ -167,13 +169,120 @@ pub(crate) enum VolumeCommand {
         /// Its new size, like 20GiB
         #[arg(long, value_parser = parsed::<ByteLen>)]
         size: ByteLen,
+        /// Make it smaller; refused when anything is written beyond the new size
+        #[arg(long)]
+        shrink: bool,
+    },
+    /// Limits how fast the hosts of a volume are served; without options, shows the limits
+    Qos(QosArgs),
+    /// Snapshots: what a volume held at one moment
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Makes a writable volume from a snapshot, at once and without copying
+    Clone {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_parser = parsed::<SnapshotPath>)]
+        snapshot: SnapshotPath,
+        /// The name of the new volume
+        #[arg(value_parser = parsed::<VolumeName>)]
+        name: VolumeName,
+    },
+    /// Takes a volume back to a snapshot; what was written since is lost
+    ///
+    /// Connected hosts stay connected: their I/O waits until it is done. Unmount file systems
+    /// first: a host that has one mounted does not know that its blocks change.
+    Restore {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_parser = parsed::<SnapshotPath>)]
+        snapshot: SnapshotPath,
+        /// Take back this volume, a clone that descends from the snapshot
+        #[arg(long, value_parser = parsed::<VolumeName>)]
+        volume: Option<VolumeName>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Prints what changed between two snapshots, in units of 64 KiB
+    ///
+    /// Snapshots hold still; to see what a volume holds now, take one. With -o json: one object a
+    /// line, as they are found.
+    Diff {
+        /// What to look at, as VOLUME@SNAPSHOT
+        #[arg(value_name = "SNAPSHOT", value_parser = parsed::<SnapshotPath>)]
+        of: SnapshotPath,
+        /// An older one to compare with; without it, everything that was ever written is shown
+        #[arg(long, value_name = "SNAPSHOT", value_parser = parsed::<SnapshotPath>)]
+        base: Option<SnapshotPath>,
     },
     /// Deletes a volume and all of its data
     Delete {
         /// The volume
         #[arg(value_parser = parsed::<VolumeName>)]
         name: VolumeName,
+        /// Delete its snapshots as well
+        #[arg(long)]
+        snapshots: bool,
         /// Succeed when there is no such volume
+        #[arg(long)]
+        if_exists: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Limits of a volume.
+#[derive(Args, Debug)]
+pub(crate) struct QosArgs {
+    /// The volume
+    #[arg(value_parser = parsed::<VolumeName>)]
+    pub(crate) name: VolumeName,
+    /// Operations a second
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) iops: Option<u64>,
+    /// Operations at once after a quiet time; as many as --iops if not given
+    #[arg(long, value_name = "NUMBER", requires = "iops")]
+    pub(crate) iops_burst: Option<u64>,
+    /// Bytes a second, like 100MiB
+    #[arg(long, value_name = "SIZE", value_parser = parsed::<ByteLen>)]
+    pub(crate) bandwidth: Option<ByteLen>,
+    /// Bytes at once after a quiet time; as many as --bandwidth if not given
+    #[arg(long, value_name = "SIZE", requires = "bandwidth", value_parser = parsed::<ByteLen>)]
+    pub(crate) bandwidth_burst: Option<ByteLen>,
+    /// Lift all limits
+    #[arg(long, conflicts_with_all = ["iops", "bandwidth"])]
+    pub(crate) unlimited: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Takes snapshots; of several volumes, all at the same moment
+    Create {
+        /// The new snapshots, as VOLUME@SNAPSHOT, one for each volume
+        #[arg(required = true, value_name = "SNAPSHOT", value_parser = parsed::<SnapshotPath>)]
+        snapshots: Vec<SnapshotPath>,
+    },
+    /// Lists snapshots, the oldest first
+    List {
+        /// Of this volume alone
+        #[arg(value_parser = parsed::<VolumeName>)]
+        volume: Option<VolumeName>,
+        /// With the space that each has to itself: takes a walk of each map
+        #[arg(long)]
+        space: bool,
+    },
+    /// Shows one snapshot, with its space
+    Show {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_parser = parsed::<SnapshotPath>)]
+        snapshot: SnapshotPath,
+    },
+    /// Deletes a snapshot; clones of it and other snapshots stay as they are
+    Delete {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_parser = parsed::<SnapshotPath>)]
+        snapshot: SnapshotPath,
+        /// Succeed when there is no such snapshot
         #[arg(long)]
         if_exists: bool,
         /// Do not ask

@@ -7,6 +7,7 @@ use api::{ApiError, RequestId};
 use proto::REQUEST_ID_KEY;
 use proto::v1::export_service_client::ExportServiceClient;
 use proto::v1::node_service_client::NodeServiceClient;
+use proto::v1::snapshot_service_client::SnapshotServiceClient;
 use proto::v1::store_service_client::StoreServiceClient;
 use proto::v1::volume_service_client::VolumeServiceClient;
 use tonic::Request;
@@ -65,6 +66,10 @@ impl Client {
 
     pub(crate) fn volumes(&self) -> VolumeServiceClient<Channel> {
         VolumeServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Channel> {
+        SnapshotServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn exports(&self) -> ExportServiceClient<Channel> {

@@ -4,6 +4,7 @@ mod export;
 mod generate;
 mod node;
 mod session;
+mod snapshot;
 mod store;
 mod volume;
 

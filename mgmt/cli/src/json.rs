@@ -3,7 +3,8 @@
 //! Sizes are numbers of bytes, times are milliseconds since 1970. Keys are only ever added.
 
 use api::{
-    ApiError, Event, Export, Health, HostAccess, NodeInfo, RequestId, Session, Store, Volume,
+    ApiError, ByteLen, ChangedRange, Event, Export, Health, HostAccess, NodeInfo, Qos, Rate,
+    RequestId, Session, Snapshot, Store, Volume,
 };
 use serde_json::{Value, json};
 
@@ -66,7 +67,34 @@ pub(crate) fn volume(volume: &Volume) -> Value {
         "state": volume.state.as_str(),
         "reason": volume.reason,
         "exported": volume.exported,
+        "snapshots": volume.snapshots,
+        "qos": qos(volume.qos),
     })
+}
+
+/// Limits; `null` where there is none.
+pub(crate) fn qos(qos: Qos) -> Value {
+    let rate = |Rate { per_second, burst }| json!({ "per_second": per_second, "burst": burst });
+    json!({ "iops": qos.iops().map(rate), "bandwidth_bytes": qos.bandwidth().map(rate) })
+}
+
+pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
+    json!({
+        "name": snapshot.path.to_string(),
+        "volume": snapshot.path.volume.as_str(),
+        "uuid": snapshot.uuid.to_string(),
+        "store": snapshot.store.as_str(),
+        "number": snapshot.number,
+        "size_bytes": snapshot.size.bytes(),
+        "referenced_bytes": snapshot.referenced.bytes(),
+        "unique_bytes": snapshot.unique.map(ByteLen::bytes),
+        "shared_bytes": snapshot.shared().map(ByteLen::bytes),
+        "materialised": snapshot.materialised,
+    })
+}
+
+pub(crate) fn changed_range(range: &ChangedRange) -> Value {
+    json!({ "offset_bytes": range.offset, "length_bytes": range.length })
 }
 
 pub(crate) fn export(export: &Export) -> Value {

@@ -24,6 +24,7 @@ mod command;
 mod confirm;
 mod exit;
 mod json;
+mod progress;
 mod run;
 mod table;
 mod time;

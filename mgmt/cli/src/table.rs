@@ -2,7 +2,10 @@
 
 use std::io::{Result, Write};
 
-use api::{Event, Export, Health, HostAccess, NodeInfo, Session, Store, Volume};
+use api::{
+    ByteLen, ChangedRange, Event, Export, Health, HostAccess, NodeInfo, Session, Snapshot, Store,
+    Volume,
+};
 use comfy_table::{CellAlignment, Table};
 
 use crate::time::utc;
@@ -130,8 +133,73 @@ pub(crate) fn volume(out: &mut dyn Write, volume: &Volume) -> Result<()> {
         ("block size", volume.block_size.to_string()),
         ("used", approximate(volume.used.bytes())),
         ("exported", yes_or_no(volume.exported)),
+        ("snapshots", volume.snapshots.to_string()),
+        ("limits", volume.qos.to_string()),
     ];
     print_fields(out, &fields)
+}
+
+pub(crate) fn snapshots(out: &mut dyn Write, snapshots: &[Snapshot]) -> Result<()> {
+    let heading = ["NAME", "STORE", "SIZE", "REFERENCED", "UNIQUE", "SHARED"];
+    let rows = snapshots.iter().map(|snapshot| {
+        [
+            snapshot.path.to_string(),
+            snapshot.store.to_string(),
+            snapshot.size.to_string(),
+            referenced(snapshot),
+            snapshot.unique.map(|unique| approximate(unique.bytes())).unwrap_or_default(),
+            snapshot.shared().map(|shared| approximate(shared.bytes())).unwrap_or_default(),
+        ]
+    });
+    print(out, heading, &[2, 3, 4, 5], rows, "no snapshots")
+}
+
+pub(crate) fn snapshot(out: &mut dyn Write, snapshot: &Snapshot) -> Result<()> {
+    let size = |size: Option<ByteLen>| size.map(|size| approximate(size.bytes()));
+    let fields = [
+        ("name", snapshot.path.to_string()),
+        ("uuid", snapshot.uuid.to_string()),
+        ("store", snapshot.store.to_string()),
+        ("number", snapshot.number.to_string()),
+        ("size", snapshot.size.to_string()),
+        ("referenced", referenced(snapshot)),
+        ("unique", size(snapshot.unique).unwrap_or_default()),
+        ("shared", size(snapshot.shared()).unwrap_or_default()),
+    ];
+    print_fields(out, &fields)
+}
+
+/// A snapshot that is in the log only has no map to count in.
+fn referenced(snapshot: &Snapshot) -> String {
+    match snapshot.materialised {
+        true => approximate(snapshot.referenced.bytes()),
+        false => "in the log".to_owned(),
+    }
+}
+
+/// Changed ranges, printed as they come.
+#[derive(Default)]
+pub(crate) struct Changes {
+    ranges: u64,
+    bytes: u64,
+}
+
+impl Changes {
+    pub(crate) fn add(&mut self, out: &mut dyn Write, range: &ChangedRange) -> Result<()> {
+        if self.ranges == 0 {
+            writeln!(out, "{:>20}  {:>16}", "OFFSET", "LENGTH")?;
+        }
+        self.ranges += 1;
+        self.bytes = self.bytes.saturating_add(range.length);
+        writeln!(out, "{:>20}  {:>16}", range.offset, range.length)
+    }
+
+    pub(crate) fn end(&self, out: &mut dyn Write) -> Result<()> {
+        match self.ranges {
+            0 => writeln!(out, "nothing changed"),
+            ranges => writeln!(out, "{} changed in {ranges} range(s)", approximate(self.bytes)),
+        }
+    }
 }
 
 pub(crate) fn exports(out: &mut dyn Write, exports: &[Export]) -> Result<()> {

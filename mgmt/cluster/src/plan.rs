@@ -1,8 +1,9 @@
 //! From desired and observed state to the steps that close the gap.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use api::{BlockSize, ByteLen, HostAccess, Nqn, StoreName, VolumeName};
+use api::{BlockSize, ByteLen, HostAccess, Nqn, Qos, StoreName, VolumeName};
 use uuid::Uuid;
 
 use crate::record::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
@@ -36,6 +37,8 @@ pub struct ObservedVolume {
     pub size: ByteLen,
     /// Its logical block size.
     pub block_size: BlockSize,
+    /// How fast its hosts are served.
+    pub qos: Qos,
 }
 
 /// An export in the data plane.
@@ -52,13 +55,15 @@ pub struct ObservedExport {
 pub enum Step {
     /// Open a store. Observe and plan again afterwards.
     OpenStore(StoreRecord),
-    /// Create the volume in its store, then note it as ready.
+    /// Create the volume in its store (from its origin, if it has one), then note it as ready.
     CreateVolume(VolumeRecord),
     /// The store has the volume: note it as ready.
     ConfirmVolume(VolumeRecord),
     /// Grow the volume in its store to the recorded size.
     GrowVolume(VolumeRecord),
-    /// Note the size that the store has: a volume never shrinks.
+    /// Limit the volume as recorded.
+    SetQos(VolumeRecord),
+    /// Note the size that the store has: a volume never shrinks by itself.
     AdoptSize {
         /// The record as it is.
         record: VolumeRecord,
@@ -149,13 +154,16 @@ fn plan_volume(record: &VolumeRecord, observed: &Observed, steps: &mut Vec<Step>
             let reason = format!("store {:?} does not hold it", record.store.as_str());
             complain(steps, &record.name, reason);
         }
-        (Phase::Ready, Some(volume)) if volume.size < record.size => {
-            steps.push(Step::GrowVolume(record.clone()));
+        (Phase::Ready, Some(volume)) => {
+            let record = record.clone();
+            match volume.size.cmp(&record.size) {
+                Ordering::Less => steps.push(Step::GrowVolume(record)),
+                Ordering::Greater => steps.push(Step::AdoptSize { record, size: volume.size }),
+                // The store does not remember limits: each start brings them.
+                Ordering::Equal if volume.qos != record.qos => steps.push(Step::SetQos(record)),
+                Ordering::Equal => {}
+            }
         }
-        (Phase::Ready, Some(volume)) if volume.size > record.size => {
-            steps.push(Step::AdoptSize { record: record.clone(), size: volume.size });
-        }
-        (Phase::Ready, Some(_)) => {}
     }
 }
 
@@ -189,6 +197,8 @@ fn plan_adoption(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) 
                 store: store_name.clone(),
                 size: volume.size,
                 block_size: volume.block_size,
+                origin: None,
+                qos: volume.qos,
                 phase: Phase::Ready,
             }));
         }

@@ -4,7 +4,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use api::{BlockSize, ByteLen, DevicePath, HostAccess, Nqn, StoreName, VolumeName};
+use api::{BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, StoreName, VolumeName};
 use uuid::Uuid;
 
 use crate::state::{Listing, Revision, StateError, StateStore};
@@ -33,6 +33,10 @@ pub struct VolumeRecord {
     pub size: ByteLen,
     /// Its logical block size.
     pub block_size: BlockSize,
+    /// The snapshot that it began with: a clone.
+    pub origin: Option<Uuid>,
+    /// How fast its hosts may be served.
+    pub qos: Qos,
     /// How far it has come.
     pub phase: Phase,
 }

@@ -2,6 +2,7 @@
 
 mod export;
 mod node;
+mod snapshot;
 mod store;
 mod volume;
 

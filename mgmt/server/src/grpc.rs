@@ -2,11 +2,13 @@
 
 mod export;
 mod node;
+mod snapshot;
 mod store;
 mod volume;
 
 pub(crate) use export::Exports;
 pub(crate) use node::Nodes;
+pub(crate) use snapshot::Snapshots;
 pub(crate) use store::Stores;
 pub(crate) use volume::Volumes;
 

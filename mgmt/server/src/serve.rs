@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::Node;
 use proto::v1::export_service_server::ExportServiceServer;
 use proto::v1::node_service_server::NodeServiceServer;
+use proto::v1::snapshot_service_server::SnapshotServiceServer;
 use proto::v1::store_service_server::StoreServiceServer;
 use proto::v1::volume_service_server::VolumeServiceServer;
 use tokio::net::{TcpListener, UnixListener};
@@ -17,7 +18,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::call::Calls;
-use crate::grpc::{Exports, Nodes, Stores, Volumes};
+use crate::grpc::{Exports, Nodes, Snapshots, Stores, Volumes};
 use crate::http;
 use crate::limits::{CONCURRENT_CALLS_MAX, DRAIN_SECONDS_MAX};
 use crate::socket::SocketFile;
@@ -80,6 +81,7 @@ fn services(calls: &Calls) -> Router {
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_CALLS_MAX)
         .add_service(NodeServiceServer::new(Nodes(calls.clone())))
+        .add_service(SnapshotServiceServer::new(Snapshots(calls.clone())))
         .add_service(StoreServiceServer::new(Stores(calls.clone())))
         .add_service(VolumeServiceServer::new(Volumes(calls.clone())))
         .add_service(ExportServiceServer::new(Exports(calls.clone())))

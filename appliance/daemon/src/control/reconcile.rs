@@ -64,6 +64,7 @@ impl Control {
                     name: volume.name,
                     size: volume.size,
                     block_size: volume.block_size,
+                    qos: volume.qos,
                 };
                 (volume.uuid, seen)
             });
@@ -90,7 +91,8 @@ impl Control {
             }
             Step::CreateVolume(record) => self.create_in_store(desired, record).await,
             Step::ConfirmVolume(record) => self.confirm(record).await,
-            Step::GrowVolume(record) => self.grow_in_store(desired, record).await,
+            Step::GrowVolume(record) => self.resize_in_store(desired, record, false).await,
+            Step::SetQos(record) => self.limit_in_store(desired, record).await,
             Step::AdoptSize { record, size } => {
                 let record = VolumeRecord { size: *size, ..record.clone() };
                 self.put(&volume_key(&record.name), record.encode()).await
@@ -132,6 +134,7 @@ fn subject_of(step: &Step) -> String {
         Step::CreateVolume(record)
         | Step::ConfirmVolume(record)
         | Step::GrowVolume(record)
+        | Step::SetQos(record)
         | Step::AdoptSize { record, .. }
         | Step::AdoptVolume(record)
         | Step::DestroyVolume(record)

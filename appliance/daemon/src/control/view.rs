@@ -10,7 +10,7 @@ use cluster::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
 use uuid::Uuid;
 
 use super::{Control, Troubles};
-use crate::plane::{PlaneExport, PlaneInfo, PlaneStore, PlaneVolume};
+use crate::plane::{PlaneExport, PlaneInfo, PlaneSnapshot, PlaneStore, PlaneVolume};
 
 /// Everything, at about the same moment.
 pub(super) struct View {
@@ -158,6 +158,8 @@ impl View {
             state,
             reason,
             exported: self.desired.exports.contains_key(&record.name),
+            snapshots: u32::try_from(self.plane_snapshots(record).count()).unwrap_or(u32::MAX),
+            qos: record.qos,
         }
     }
 
@@ -166,6 +168,18 @@ impl View {
         let store = self.desired.stores.get(&record.store)?;
         let store = self.stores.get(&store.record.uuid)?;
         store.volumes.iter().find(|volume| volume.uuid == record.uuid)
+    }
+
+    /// The snapshots of a volume in its store, the oldest first.
+    pub(super) fn plane_snapshots(
+        &self,
+        record: &VolumeRecord,
+    ) -> impl Iterator<Item = &PlaneSnapshot> {
+        let store = self.desired.stores.get(&record.store);
+        let store = store.and_then(|kept| self.stores.get(&kept.record.uuid));
+        let snapshots = store.map(|store| store.snapshots.iter()).into_iter().flatten();
+        let uuid = record.uuid;
+        snapshots.filter(move |snapshot| snapshot.volume == uuid)
     }
 
     fn why_missing(&self, store: &StoreName) -> String {

@@ -1,7 +1,8 @@
-//! `volume create`, `resize` and `delete`.
+//! `volume create`, `resize`, `qos` and `delete`.
 
 use api::{
-    ApiError, ByteLen, Changed, EventKind, Volume, VolumeCreate, VolumeDelete, VolumeResize,
+    ApiError, ByteLen, Changed, EventKind, Qos, Volume, VolumeCreate, VolumeDelete, VolumeQos,
+    VolumeResize,
 };
 use cluster::{Desired, Expected, Phase, VolumeRecord, volume_key};
 use uuid::Uuid;
@@ -27,6 +28,8 @@ impl Control {
             store: store.name.clone(),
             size: request.size(),
             block_size: request.block_size(),
+            origin: None,
+            qos: Qos::default(),
             phase: Phase::Creating,
         };
         let key = volume_key(&record.name);
@@ -91,24 +94,26 @@ impl Control {
         let kept = kept.ok_or_else(|| ApiError::not_found("volume", request.name()))?;
         let mut record = kept.record.clone();
         let size = request.size().whole_blocks("size", record.block_size)?;
-        if size < record.size {
+        if size < record.size && !request.shrink() {
             let reason = format!(
-                "volume {:?} has {} and cannot shrink to {size}: data would be lost",
+                "volume {:?} has {} and does not shrink to {size} unless that is asked for",
                 record.name.as_str(),
                 record.size
             );
-            let hint = "create a smaller volume and copy the data";
+            let hint = "with --shrink it does, if nothing is written beyond the new size";
             return Err(ApiError::precondition(reason, hint));
         }
         self.refuse_unless_online(&record).await?;
-        let changed = size > record.size;
+        let changed = size != record.size;
         if changed {
+            let verb = if size > record.size { "grown" } else { "shrunk" };
             record.size = size;
-            // The store first: a size that it refuses (no space) must not become a wish.
-            self.grow_in_store(&desired, &record).await?;
+            // The store first: a size that it refuses (no space) must not become a wish. What a
+            // crash leaves between the two is grown (again) at the next start.
+            self.resize_in_store(&desired, &record, request.shrink()).await?;
             let key = volume_key(&record.name);
             self.keep(&key, Expected::At(kept.revision), Some(record.encode())).await?;
-            let message = format!("grown to {size}");
+            let message = format!("{verb} to {size}");
             self.note(EventKind::VolumeResized, &record.name, message, id);
         }
         let value = self.view().await?.volume(&record.name)?;
@@ -127,6 +132,12 @@ impl Control {
         if view.desired.exports.contains_key(name) {
             let reason = format!("volume {:?} is exported", name.as_str());
             let hint = format!("remove the export first with: holdfast export remove {name}");
+            return Err(ApiError::precondition(reason, hint));
+        }
+        let snapshots = view.plane_snapshots(&kept.record).count();
+        if snapshots > 0 && !request.snapshots {
+            let reason = format!("volume {:?} has {snapshots} snapshot(s)", name.as_str());
+            let hint = "delete them first, or all of it with --snapshots";
             return Err(ApiError::precondition(reason, hint));
         }
         self.refuse_unless_store_is_open(&kept.record).await?;
@@ -159,8 +170,15 @@ impl Control {
             size: record.size,
             block_size: record.block_size,
             used: ByteLen::default(),
+            qos: Qos::default(),
         };
-        self.plane.volume_create(store, volume).await?;
+        let created = match record.origin {
+            None => self.plane.volume_create(store, volume).await?,
+            Some(snapshot) => self.plane.volume_clone(store, snapshot, volume).await?,
+        };
+        if created.qos != record.qos {
+            self.plane.volume_qos(store, record.uuid, record.qos).await?;
+        }
         self.confirm(record).await
     }
 
@@ -170,13 +188,47 @@ impl Control {
         self.put(&volume_key(&ready.name), ready.encode()).await
     }
 
-    pub(super) async fn grow_in_store(
+    pub(super) async fn resize_in_store(
+        &self,
+        desired: &Desired,
+        record: &VolumeRecord,
+        shrink: bool,
+    ) -> Result<(), ApiError> {
+        let store = store_uuid(desired, record)?;
+        self.plane.volume_resize(store, record.uuid, record.size, shrink).await
+    }
+
+    pub(super) async fn limit_volume(
+        &self,
+        request: VolumeQos,
+        id: &str,
+    ) -> Result<Changed<Volume>, ApiError> {
+        let _guard = self.mutate().await?;
+        let desired = self.desired().await?;
+        let VolumeQos { name, qos } = request;
+        let kept = desired.volumes.get(&name);
+        let kept = kept.ok_or_else(|| ApiError::not_found("volume", &name))?;
+        let mut record = kept.record.clone();
+        self.refuse_unless_online(&record).await?;
+        let changed = record.qos != qos;
+        if changed {
+            record.qos = qos;
+            // The wish first: the store does not remember it.
+            let key = volume_key(&name);
+            self.keep(&key, Expected::At(kept.revision), Some(record.encode())).await?;
+            self.limit_in_store(&desired, &record).await?;
+            self.note(EventKind::VolumeQosChanged, &name, format!("limits: {qos}"), id);
+        }
+        Ok(Changed { value: self.view().await?.volume(&name)?, changed })
+    }
+
+    pub(super) async fn limit_in_store(
         &self,
         desired: &Desired,
         record: &VolumeRecord,
     ) -> Result<(), ApiError> {
         let store = store_uuid(desired, record)?;
-        self.plane.volume_resize(store, record.uuid, record.size).await
+        self.plane.volume_qos(store, record.uuid, record.qos).await
     }
 
     pub(super) async fn destroy_in_store(
@@ -185,10 +237,17 @@ impl Control {
         record: &VolumeRecord,
     ) -> Result<(), ApiError> {
         let store = store_uuid(desired, record)?;
+        // Whoever agreed to delete it agreed to delete its snapshots.
+        for snapshot in self.view().await?.plane_snapshots(record) {
+            self.plane.snapshot_destroy(store, snapshot.uuid).await?;
+        }
         self.plane.volume_destroy(store, record.uuid).await
     }
 
-    async fn refuse_unless_store_is_open(&self, record: &VolumeRecord) -> Result<(), ApiError> {
+    pub(super) async fn refuse_unless_store_is_open(
+        &self,
+        record: &VolumeRecord,
+    ) -> Result<(), ApiError> {
         match self.troubles().stores.get(&record.store) {
             None => Ok(()),
             Some(reason) => {
@@ -213,7 +272,7 @@ impl Control {
     }
 }
 
-fn store_uuid(desired: &Desired, record: &VolumeRecord) -> Result<Uuid, ApiError> {
+pub(super) fn store_uuid(desired: &Desired, record: &VolumeRecord) -> Result<Uuid, ApiError> {
     let kept = desired.stores.get(&record.store);
     Ok(kept.ok_or_else(|| ApiError::not_found("store", &record.store))?.record.uuid)
 }

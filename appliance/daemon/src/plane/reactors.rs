@@ -6,6 +6,7 @@
 
 mod convert;
 mod exports;
+mod snapshots;
 mod start;
 
 use std::collections::BTreeMap;
@@ -13,14 +14,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::{ApiError, ByteLen, DevicePath, HostAccess, Nqn, Reply, Session};
+use api::{ApiError, ByteLen, DevicePath, DiffStep, HostAccess, Nqn, Qos, Reply, Session};
 use bdev::Bdev;
 use bdev_uring::{FileDisk, FileOptions, IoBackend};
 use node::{Format, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, VolumeStatus};
 use reactor::{Reactor, ReactorStats};
 use uuid::Uuid;
 
-use super::{DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume};
+use super::{
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneStats, PlaneStore,
+    PlaneVolume,
+};
 use convert::{api_error, plane_store, plane_volume};
 use exports::Exported;
 
@@ -169,11 +173,17 @@ impl Shared {
         plane_volume(ticket.wait().map_err(api_error)?)
     }
 
-    fn resize_volume(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Result<(), ApiError> {
+    fn resize_volume(
+        &self,
+        store: Uuid,
+        volume: Uuid,
+        size: ByteLen,
+        shrink: bool,
+    ) -> Result<(), ApiError> {
         let id = self.store_id(store)?;
         let known = self.volume(store, volume)?;
-        let ticket = self.handle.resize_volume(id, known.id, size.bytes()).map_err(api_error)?;
-        let status = ticket.wait().map_err(api_error)?;
+        let ticket = self.handle.resize_volume(id, known.id, size.bytes(), shrink);
+        let status = ticket.map_err(api_error)?.wait().map_err(api_error)?;
         self.publish_size(volume, &status)
     }
 
@@ -257,8 +267,47 @@ impl DataPlane for ReactorPlane {
         Box::pin(self.blocking(move |shared| shared.create_volume(store, &volume)))
     }
 
-    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()> {
-        Box::pin(self.blocking(move |shared| shared.resize_volume(store, volume, size)))
+    fn volume_resize(
+        &self,
+        store: Uuid,
+        volume: Uuid,
+        size: ByteLen,
+        shrink: bool,
+    ) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.resize_volume(store, volume, size, shrink)))
+    }
+
+    fn volume_qos(&self, store: Uuid, volume: Uuid, qos: Qos) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.limit_volume(store, volume, qos)))
+    }
+
+    fn volume_clone(
+        &self,
+        store: Uuid,
+        snapshot: Uuid,
+        volume: PlaneVolume,
+    ) -> Reply<'_, PlaneVolume> {
+        Box::pin(self.blocking(move |shared| shared.clone_volume(store, snapshot, &volume)))
+    }
+
+    fn volume_restore(&self, store: Uuid, volume: Uuid, snapshot: Uuid) -> Reply<'_, PlaneVolume> {
+        Box::pin(self.blocking(move |shared| shared.restore_volume(store, volume, snapshot)))
+    }
+
+    fn snapshots_create(&self, store: Uuid, group: Vec<PlaneNewSnapshot>) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.create_snapshots(store, &group)))
+    }
+
+    fn snapshot_destroy(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.destroy_snapshot(store, snapshot)))
+    }
+
+    fn snapshot_space(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ByteLen> {
+        Box::pin(self.blocking(move |shared| shared.snapshot_space(store, snapshot)))
+    }
+
+    fn diff(&self, store: Uuid, base: Option<Uuid>, of: Uuid, from: u64) -> Reply<'_, DiffStep> {
+        Box::pin(self.blocking(move |shared| shared.diff(store, base, of, from)))
     }
 
     fn volume_destroy(&self, store: Uuid, volume: Uuid) -> Reply<'_, ()> {

@@ -56,6 +56,7 @@ async fn a_draining_node_answers_questions_and_refuses_changes() {
     assert!(node.volume_list().await.unwrap().is_empty());
     let id: RequestId = "r".parse().unwrap();
     let name: VolumeName = "v".parse().unwrap();
-    let error = node.volume_delete(&id, api::VolumeDelete { name }).await.unwrap_err();
+    let error =
+        node.volume_delete(&id, api::VolumeDelete { name, snapshots: false }).await.unwrap_err();
     assert_eq!(error.kind(), api::ErrorKind::Unavailable);
 }

@@ -79,5 +79,5 @@ fn neutral(text: &str) -> String {
 fn milliseconds(word: &str) -> Option<&str> {
     let number = word.trim_matches([':', '}']);
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
-    (number.len() == 13 && digits).then_some(number)
+    (number.len() == 13 && digits && number != "1099511627776").then_some(number)
 }

@@ -37,8 +37,11 @@ async fn a_request_id_is_in_the_answer_the_error_and_the_events() {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", node.grpc));
     let channel = endpoint.unwrap().connect().await.unwrap();
     let mut client = VolumeServiceClient::new(channel);
-    let mut request =
-        Request::new(v1::VolumeResizeRequest { name: "db".to_owned(), size_bytes: 200 << 20 });
+    let mut request = Request::new(v1::VolumeResizeRequest {
+        name: "db".to_owned(),
+        size_bytes: 200 << 20,
+        shrink: false,
+    });
     request.metadata_mut().insert(proto::REQUEST_ID_KEY, "job-7".parse().unwrap());
     let answer = client.resize(request).await.unwrap();
     assert_eq!(answer.metadata().get(proto::REQUEST_ID_KEY).unwrap(), "job-7");

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use api::{
-    ApiError, ByteLen, DevicePath, HostAccess, IoCounters, LatencyHistogram, Nqn, Reply, Session,
-    ShardStats,
+    ApiError, ByteLen, ChangedRange, DevicePath, DiffStep, HostAccess, IoCounters,
+    LatencyHistogram, Nqn, Qos, Reply, Session, ShardStats,
 };
 use daemon::{
-    DataPlane, PlaneExport, PlaneInfo, PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo,
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneSnapshot, PlaneStats,
+    PlaneStore, PlaneVolume, VolumeIo,
 };
 use uuid::Uuid;
 
@@ -95,6 +96,23 @@ impl MemoryPlane {
         let device = device.ok_or_else(|| ApiError::internal("no such store"))?;
         change(self.devices.lock().unwrap().get_mut(&device).unwrap())
     }
+
+    fn change_volume(
+        &self,
+        store: Uuid,
+        volume: Uuid,
+        change: impl FnOnce(&mut PlaneVolume) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        self.change(store, |store| {
+            let volume = store.volumes.iter_mut().find(|found| found.uuid == volume);
+            change(volume.ok_or_else(|| ApiError::internal("no such volume"))?)
+        })
+    }
+}
+
+fn find(snapshots: &[PlaneSnapshot], uuid: Uuid) -> Result<&PlaneSnapshot, ApiError> {
+    let found = snapshots.iter().find(|found| found.uuid == uuid);
+    found.ok_or_else(|| ApiError::internal("no such snapshot"))
 }
 
 fn ready<T: Send + 'static>(result: Result<T, ApiError>) -> Reply<'static, T> {
@@ -137,6 +155,7 @@ impl DataPlane for MemoryPlane {
             failure: String::new(),
             backend: "memory".to_owned(),
             volumes: vec![],
+            snapshots: vec![],
         };
         self.devices.lock().unwrap().insert(device.clone(), store.clone());
         self.inner.lock().unwrap().open.insert(uuid, device);
@@ -147,7 +166,11 @@ impl DataPlane for MemoryPlane {
         let Some(store) = self.devices.lock().unwrap().get(&device).cloned() else {
             return ready(Err(ApiError::precondition(format!("{device} holds no store"), "")));
         };
-        self.inner.lock().unwrap().open.insert(store.uuid, device);
+        self.inner.lock().unwrap().open.insert(store.uuid, device.clone());
+        // As a store does: it does not remember limits.
+        let mut devices = self.devices.lock().unwrap();
+        let volumes = &mut devices.get_mut(&device).unwrap().volumes;
+        volumes.iter_mut().for_each(|volume| volume.qos = Qos::default());
         ready(Ok(store))
     }
 
@@ -169,11 +192,94 @@ impl DataPlane for MemoryPlane {
         }))
     }
 
-    fn volume_resize(&self, store: Uuid, volume: Uuid, size: ByteLen) -> Reply<'_, ()> {
-        ready(self.change(store, |store| {
-            let volume = store.volumes.iter_mut().find(|found| found.uuid == volume);
-            volume.ok_or_else(|| ApiError::internal("no such volume"))?.size = size;
+    fn volume_resize(
+        &self,
+        store: Uuid,
+        volume: Uuid,
+        size: ByteLen,
+        shrink: bool,
+    ) -> Reply<'_, ()> {
+        ready(self.change_volume(store, volume, |volume| {
+            if size < volume.size && (!shrink || volume.used > size) {
+                return Err(ApiError::precondition("data is written beyond the new size", ""));
+            }
+            volume.size = size;
             Ok(())
+        }))
+    }
+
+    fn volume_qos(&self, store: Uuid, volume: Uuid, qos: Qos) -> Reply<'_, ()> {
+        ready(self.change_volume(store, volume, |volume| {
+            volume.qos = qos;
+            Ok(())
+        }))
+    }
+
+    fn volume_clone(
+        &self,
+        store: Uuid,
+        snapshot: Uuid,
+        volume: PlaneVolume,
+    ) -> Reply<'_, PlaneVolume> {
+        ready(self.change(store, |store| {
+            let size = find(&store.snapshots, snapshot)?.size;
+            let volume = PlaneVolume { size, ..volume };
+            store.volumes.push(volume.clone());
+            Ok(volume)
+        }))
+    }
+
+    fn volume_restore(&self, store: Uuid, volume: Uuid, snapshot: Uuid) -> Reply<'_, PlaneVolume> {
+        ready(self.change(store, |store| {
+            find(&store.snapshots, snapshot)?;
+            let volume = store.volumes.iter().find(|found| found.uuid == volume);
+            volume.cloned().ok_or_else(|| ApiError::internal("no such volume"))
+        }))
+    }
+
+    fn snapshots_create(&self, store: Uuid, group: Vec<PlaneNewSnapshot>) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            for PlaneNewSnapshot { volume, uuid, name } in group {
+                let of = store.volumes.iter().find(|found| found.uuid == volume).unwrap();
+                store.snapshots.push(PlaneSnapshot {
+                    uuid,
+                    name,
+                    volume,
+                    number: u32::try_from(store.snapshots.len() + 1).unwrap(),
+                    size: of.size,
+                    referenced: ByteLen::from_bytes(3 << 16),
+                    materialised: true,
+                });
+            }
+            Ok(())
+        }))
+    }
+
+    fn snapshot_destroy(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            store.snapshots.retain(|found| found.uuid != snapshot);
+            Ok(())
+        }))
+    }
+
+    fn snapshot_space(&self, store: Uuid, snapshot: Uuid) -> Reply<'_, ByteLen> {
+        ready(self.change(store, |store| {
+            find(&store.snapshots, snapshot).map(|_| ByteLen::from_bytes(1 << 16))
+        }))
+    }
+
+    /// Two steps; the first one finds the first extent changed.
+    fn diff(&self, store: Uuid, base: Option<Uuid>, of: Uuid, from: u64) -> Reply<'_, DiffStep> {
+        ready(self.change(store, |store| {
+            if let Some(base) = base {
+                find(&store.snapshots, base)?;
+            }
+            let size = find(&store.snapshots, of)?.size.bytes();
+            let first = ChangedRange { offset: 0, length: 1 << 16 };
+            Ok(match from {
+                0 => DiffStep { ranges: vec![first], position: size / 2, size },
+                _ => DiffStep { ranges: vec![], position: size, size },
+            })
         }))
     }
 

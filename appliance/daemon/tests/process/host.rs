@@ -13,7 +13,6 @@ use reactor::Clock;
 /// The host that `bench` says it is.
 pub(crate) const HOST: &str =
     "nqn.2014-08.org.nvmexpress:uuid:68667462-656e-4368-8000-000000000001";
-const SUBSYSTEM: &str = "nqn.2026-11.dev.holdfast:test:db";
 pub(crate) const BLOCK: usize = 4096;
 pub(crate) const BLOCKS: u64 = 2048;
 /// Blocks of one read.
@@ -28,11 +27,16 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// Connects to the volume `db`.
     pub(crate) fn connect(address: SocketAddr) -> Result<Self, ConnectError> {
+        Self::connect_to(address, "db")
+    }
+
+    pub(crate) fn connect_to(address: SocketAddr, volume: &str) -> Result<Self, ConnectError> {
         let pool = Rc::new(Pool::new(&PoolConfig::for_bytes(64 << 20)).unwrap());
         let config = UringNetConfig { connections_max: 8, ..UringNetConfig::default() };
         let net = Box::new(UringNet::new(&config).unwrap());
-        let subsystem = nvmf::Nqn::new(SUBSYSTEM).unwrap();
+        let subsystem = nvmf::Nqn::new(&format!("nqn.2026-11.dev.holdfast:test:{volume}")).unwrap();
         let destination = Destination { address, subsystem, queues: 1, digests: true };
         let client = Client::connect(net, Rc::clone(&pool), &destination, &mut || Clock.now())?;
         let queue = client.queue(0);

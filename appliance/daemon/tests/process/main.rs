@@ -8,4 +8,5 @@ mod host;
 mod kills;
 mod ledger;
 mod life;
+mod snapshots;
 mod stand;

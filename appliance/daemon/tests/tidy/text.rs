@@ -75,8 +75,11 @@ fn long_functions(source: &Source) -> Vec<(usize, usize)> {
         let indent = line.len() - code.len();
         let close = format!("{}}}", " ".repeat(indent));
         let end = lines[start..].iter().position(|line| {
-            *line == close
-                || (line.len() - line.trim_start().len() == indent && line.ends_with("; }"))
+            let code = line.trim_start();
+            // A declaration in a trait has no body.
+            let declared = (code.starts_with(')') || code.starts_with("->")) && code.ends_with(';');
+            let ends = line.ends_with("; }") || declared;
+            *line == close || (line.len() - code.len() == indent && ends)
         });
         let one_line = code.ends_with('}') || code.ends_with(';');
         if let (Some(length), false) = (end, one_line)

@@ -6,11 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bdev::{Bdev, Instant, Pool, Queue, QueueCx};
-use volume::{ControlError, Engine, Event, FormatOptions, NewVolume, Options, Token, VolumeQueue};
+use volume::{
+    ControlError, Engine, Event, FormatOptions, NewClone, NewSnapshot, NewVolume, Options, Shrink,
+    Token, VolumeQueue,
+};
 
 use super::Store;
+use super::walk::Walk;
 use crate::command::{
-    Answer, Format, NodeError, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
+    Answer, CloneSpec, Format, NodeError, Qos, SnapshotSpec, SnapshotStatus, StoreStatus, Task,
+    VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::limits::{DEVICE_QUEUE_DEPTH, QUEUE_DEPTH};
 
@@ -19,6 +24,7 @@ pub(crate) struct EngineStore {
     /// The answer to the opening was given.
     opened: bool,
     task: Option<(Token, Kind)>,
+    walk: Option<Walk>,
     answer: Option<Result<Answer, NodeError>>,
     /// Why the engine does not write any more.
     failure: String,
@@ -26,8 +32,11 @@ pub(crate) struct EngineStore {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Answered with the volume that it made or changed.
     Volume,
-    Delete,
+    /// Answered with this volume.
+    Restored(VolumeId),
+    Done,
 }
 
 impl EngineStore {
@@ -52,8 +61,8 @@ impl EngineStore {
             }
         };
         let engine = Rc::new(RefCell::new(engine));
-        let (opened, task, answer, failure) = (false, None, None, String::new());
-        Ok(EngineStore { engine, opened, task, answer, failure })
+        let (opened, task, walk, answer) = (false, None, None, None);
+        Ok(EngineStore { engine, opened, task, walk, answer, failure: String::new() })
     }
 
     fn watch_opening(&mut self) {
@@ -91,17 +100,19 @@ impl EngineStore {
             return;
         }
         self.task = None;
-        let answer = match result {
-            Err(error) => Err(error_of(error)),
-            Ok(_) if kind == Kind::Delete => Ok(Answer::Done),
-            Ok(id) => {
-                let volume = self.engine.borrow().volume(id);
-                volume
-                    .map(|volume| Answer::Volume(status_of(volume)))
-                    .ok_or(NodeError::NoSuchVolume)
-            }
+        let answer = match (result, kind) {
+            (Err(error), _) => Err(error_of(error)),
+            (Ok(_), Kind::Done) => Ok(Answer::Done),
+            (Ok(id), Kind::Volume) => self.volume(id),
+            (Ok(_), Kind::Restored(id)) => self.volume(volume::VolumeId(id.0)),
         };
         self.answer = Some(answer);
+    }
+
+    fn volume(&self, id: volume::VolumeId) -> Result<Answer, NodeError> {
+        let engine = self.engine.borrow();
+        let volume = engine.volume(id).ok_or(NodeError::NoSuchVolume)?;
+        Ok(Answer::Volume(status_of(&engine, volume)))
     }
 }
 
@@ -113,6 +124,12 @@ impl Store for EngineStore {
         }
         if moved {
             self.take_events();
+        }
+        if let Some(mut walk) = self.walk.take() {
+            match walk.step(&mut self.engine.borrow_mut()) {
+                Some(answer) => self.answer = Some(answer),
+                None => self.walk = Some(walk),
+            }
         }
         moved
     }
@@ -131,23 +148,52 @@ impl Store for EngineStore {
     }
 
     fn begin(&mut self, task: &Task) -> Result<(), NodeError> {
-        if self.task.is_some() || self.answer.is_some() {
+        if self.task.is_some() || self.walk.is_some() || self.answer.is_some() {
             return Err(NodeError::Busy);
         }
+        if let Some(walk) = Walk::of(task) {
+            self.walk = Some(walk);
+            return Ok(());
+        }
         let mut engine = self.engine.borrow_mut();
+        let id = |id: &VolumeId| volume::VolumeId(id.0);
         let (started, kind) = match task {
             Task::Create(VolumeSpec { name, uuid, bytes, block_size }) => {
                 let (uuid, size, block_bytes) = (*uuid, *bytes, *block_size);
                 let new = NewVolume { uuid, name, size, block_bytes };
                 (engine.create_volume(&new), Kind::Volume)
             }
-            Task::Resize { volume, bytes } => (
-                engine.resize_volume(volume::VolumeId(volume.0), *bytes, volume::Shrink::Refuse),
-                Kind::Volume,
-            ),
-            Task::Delete { volume } => {
-                (engine.delete_volume(volume::VolumeId(volume.0)), Kind::Delete)
+            Task::Resize { volume, bytes, shrink } => {
+                let shrink = if *shrink { Shrink::IfEmpty } else { Shrink::Refuse };
+                (engine.resize_volume(id(volume), *bytes, shrink), Kind::Volume)
             }
+            Task::Delete { volume } => (engine.delete_volume(id(volume)), Kind::Done),
+            Task::Clone(CloneSpec { snapshot, name, uuid }) => {
+                let new = NewClone { uuid: *uuid, name };
+                (engine.clone_snapshot(id(snapshot), &new), Kind::Volume)
+            }
+            Task::Restore { volume, snapshot } => {
+                (engine.restore_volume(id(volume), id(snapshot)), Kind::Restored(*volume))
+            }
+            Task::Snapshots(group) => {
+                let group: Vec<_> = (group.iter())
+                    .map(|SnapshotSpec { volume, name, uuid }| NewSnapshot {
+                        volume: id(volume),
+                        uuid: *uuid,
+                        name,
+                    })
+                    .collect();
+                (engine.create_snapshots(&group), Kind::Done)
+            }
+            Task::Limit { volume, qos } => {
+                let Qos { iops, iops_burst, bytes_per_second, bytes_burst } = *qos;
+                let qos = volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst };
+                engine.set_qos(id(volume), qos).map_err(error_of)?;
+                drop(engine);
+                self.answer = Some(Ok(Answer::Done));
+                return Ok(());
+            }
+            Task::Diff { .. } | Task::CountUnique { .. } => unreachable!("walks were begun above"),
         };
         self.task = Some((started.map_err(error_of)?, kind));
         Ok(())
@@ -167,7 +213,8 @@ impl Store for EngineStore {
     fn status(&self) -> StoreStatus {
         let engine = self.engine.borrow();
         let stats = engine.stats();
-        let mut volumes: Vec<_> = engine.volumes().into_iter().map(status_of).collect();
+        let mut volumes: Vec<_> =
+            engine.volumes().into_iter().map(|volume| status_of(&engine, volume)).collect();
         volumes.sort_by_key(|volume| volume.id);
         StoreStatus {
             uuid: engine.store_uuid().unwrap_or_default(),
@@ -183,6 +230,7 @@ impl Store for EngineStore {
             integrity_errors: stats.integrity_errors,
             failure: self.failure.clone(),
             volumes,
+            snapshots: engine.snapshots().into_iter().map(snapshot_of).collect(),
         }
     }
 
@@ -197,8 +245,9 @@ impl Store for EngineStore {
     }
 }
 
-fn status_of(volume: volume::Volume) -> VolumeStatus {
+fn status_of(engine: &Engine, volume: volume::Volume) -> VolumeStatus {
     let volume::Volume { id, uuid, name, size, block_bytes, used_bytes, .. } = volume;
+    let volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst } = engine.qos(id).qos;
     VolumeStatus {
         id: VolumeId(id.0),
         name,
@@ -206,10 +255,23 @@ fn status_of(volume: volume::Volume) -> VolumeStatus {
         bytes: size,
         block_size: block_bytes,
         used_bytes,
+        qos: Qos { iops, iops_burst, bytes_per_second, bytes_burst },
     }
 }
 
-fn error_of(error: ControlError) -> NodeError {
+fn snapshot_of(snapshot: volume::Snapshot) -> SnapshotStatus {
+    SnapshotStatus {
+        id: VolumeId(snapshot.id.0),
+        name: snapshot.name,
+        uuid: snapshot.uuid,
+        volume: VolumeId(snapshot.volume.0),
+        bytes: snapshot.size,
+        referenced_bytes: snapshot.referenced_bytes,
+        materialised: snapshot.materialised,
+    }
+}
+
+pub(super) fn error_of(error: ControlError) -> NodeError {
     match error {
         ControlError::Busy => NodeError::Busy,
         ControlError::InUse => NodeError::InUse,
@@ -219,9 +281,14 @@ fn error_of(error: ControlError) -> NodeError {
             store::VolumeError::TooMany => {
                 NodeError::TooMany { what: "volumes in a store", max: store::VOLUMES_MAX }
             }
+            store::VolumeError::TooManySnapshots => {
+                NodeError::TooMany { what: "snapshots of a volume", max: store::SNAPSHOTS_MAX }
+            }
+            store::VolumeError::NotRelated => NodeError::Store(refused.to_string()),
             refused => NodeError::Invalid(refused.to_string()),
         },
-        ControlError::Shrink => NodeError::Invalid(error.to_string()),
+        ControlError::Shrink | ControlError::Group => NodeError::Invalid(error.to_string()),
+        ControlError::NotEmpty => NodeError::Store(error.to_string()),
         error => NodeError::Store(error.to_string()),
     }
 }

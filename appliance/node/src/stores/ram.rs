@@ -6,7 +6,9 @@ use std::rc::Rc;
 use bdev::{Bdev, Instant, NullDisk, Pool, Queue, QueueCx, RamDisk};
 
 use super::Store;
-use crate::command::{Answer, NodeError, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus};
+use crate::command::{
+    Answer, NodeError, Qos, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
+};
 use crate::limits::{QUEUE_DEPTH, RAM_VOLUMES_MAX};
 
 /// What the volumes keep their blocks in.
@@ -44,7 +46,7 @@ impl RamStore {
     fn run(&mut self, task: &Task) -> Result<Answer, NodeError> {
         match task {
             Task::Create(spec) => self.create(spec).map(Answer::Volume),
-            Task::Resize { volume, bytes } => {
+            Task::Resize { volume, bytes, shrink: _ } => {
                 let known = self.volumes.iter().find(|known| known.id == *volume);
                 let known = known.ok_or(NodeError::NoSuchVolume)?;
                 match known.spec.bytes == *bytes {
@@ -58,6 +60,14 @@ impl RamStore {
                 let at = self.volumes.iter().position(|known| known.id == *volume);
                 self.volumes.remove(at.ok_or(NodeError::NoSuchVolume)?);
                 Ok(Answer::Done)
+            }
+            Task::Clone(_)
+            | Task::Restore { .. }
+            | Task::Snapshots(_)
+            | Task::Limit { .. }
+            | Task::Diff { .. }
+            | Task::CountUnique { .. } => {
+                Err(NodeError::Invalid("a volume in memory has no snapshots or limits".to_owned()))
             }
         }
     }
@@ -101,7 +111,8 @@ impl RamStore {
 impl Volume {
     fn status(&self) -> VolumeStatus {
         let VolumeSpec { name, uuid, bytes, block_size } = self.spec.clone();
-        VolumeStatus { id: self.id, name, uuid, bytes, block_size, used_bytes: bytes }
+        let qos = Qos::default();
+        VolumeStatus { id: self.id, name, uuid, bytes, block_size, used_bytes: bytes, qos }
     }
 }
 

@@ -21,6 +21,8 @@ fn volume(name: &str, id: u128, store: &str, phase: Phase) -> VolumeRecord {
         store: store.parse().unwrap(),
         size: ByteLen::from_bytes(1 << 20),
         block_size: BlockSize::B4096,
+        origin: None,
+        qos: Qos::default(),
         phase,
     }
 }
@@ -53,7 +55,8 @@ fn open(name: &str, id: u128, volumes: &[(u128, &str, u64)]) -> Observed {
     let volumes = volumes.iter().map(|&(id, name, size)| {
         let size = ByteLen::from_bytes(size);
         let block_size = BlockSize::B4096;
-        (Uuid::from_u128(id), ObservedVolume { name: name.to_owned(), size, block_size })
+        let (name, qos) = (name.to_owned(), Qos::default());
+        (Uuid::from_u128(id), ObservedVolume { name, size, block_size, qos })
     });
     let store = ObservedStore { uuid: Uuid::from_u128(id), volumes: volumes.collect() };
     Observed { stores: [(name.parse().unwrap(), store)].into(), ..Observed::default() }
@@ -137,6 +140,18 @@ fn a_size_only_grows() {
 }
 
 #[test]
+fn limits_are_brought_to_a_store_that_does_not_remember_them() {
+    let rate = api::Rate { per_second: 100, burst: 100 };
+    let qos = Qos::new(Some(rate), None).unwrap();
+    let record = VolumeRecord { qos, ..volume("v", 2, "s", Phase::Ready) };
+    let wish = desired(vec![store("s", 1)], vec![record.clone()], vec![]);
+    let seen = open("s", 1, &[(2, "v", 1 << 20)]);
+    assert_eq!(plan(&wish, &seen), [Step::SetQos(record.clone())]);
+    let smaller = open("s", 1, &[(2, "v", 4096)]);
+    assert_eq!(plan(&wish, &smaller), [Step::GrowVolume(record)]);
+}
+
+#[test]
 fn exports_follow_their_records() {
     let wish =
         desired(vec![store("s", 1)], vec![volume("v", 2, "s", Phase::Ready)], vec![export("v")]);
@@ -170,11 +185,16 @@ fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: 
                 name: record.name.to_string(),
                 size: record.size,
                 block_size: record.block_size,
+                qos: Qos::default(),
             };
             store.volumes.insert(record.uuid, seen);
         }
         Step::ConfirmVolume(record) => {
             desired.volumes.get_mut(&record.name).unwrap().record.phase = Phase::Ready;
+        }
+        Step::SetQos(record) => {
+            let store = observed.stores.get_mut(&record.store).unwrap();
+            store.volumes.get_mut(&record.uuid).unwrap().qos = record.qos;
         }
         Step::AdoptSize { record, size } => {
             desired.volumes.get_mut(&record.name).unwrap().record.size = *size;
@@ -211,9 +231,14 @@ proptest! {
         broken in any::<bool>(),
     ) {
         let phases = [Phase::Creating, Phase::Ready, Phase::Deleting];
+        let rate = Some(api::Rate { per_second: 100, burst: 100 });
+        let limits = [Qos::default(), Qos::new(rate, None).unwrap()];
         let volumes = volumes
             .iter()
-            .map(|(name, (id, phase, store))| volume(name, *id, store, phases[*phase]))
+            .map(|(name, (id, phase, store))| VolumeRecord {
+                qos: limits[usize::from(id % 2 == 0)],
+                ..volume(name, *id, store, phases[*phase])
+            })
             .collect();
         let exports = exports.iter().map(|name| export(name)).collect();
         let mut wish = desired(vec![store("s", 1), store("t", 2)], volumes, exports);

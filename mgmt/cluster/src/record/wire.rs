@@ -1,6 +1,6 @@
 //! The JSON form of the records: `{"version":1,"record":{...}}`.
 
-use api::{BlockSize, ByteLen, HostAccess};
+use api::{BlockSize, ByteLen, HostAccess, Qos, Rate};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -34,7 +34,43 @@ struct VolumeWire {
     store: String,
     size_bytes: u64,
     block_size: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "QosWire::is_unlimited")]
+    qos: QosWire,
     phase: PhaseWire,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QosWire {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iops: Option<RateWire>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<RateWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateWire {
+    per_second: u64,
+    burst: u64,
+}
+
+impl QosWire {
+    fn is_unlimited(&self) -> bool {
+        self.iops.is_none() && self.bandwidth.is_none()
+    }
+
+    fn encode(qos: Qos) -> Self {
+        let rate = |rate: Rate| RateWire { per_second: rate.per_second, burst: rate.burst };
+        Self { iops: qos.iops().map(rate), bandwidth: qos.bandwidth().map(rate) }
+    }
+
+    fn decode(self) -> Result<Qos, api::ApiError> {
+        let rate = |rate: RateWire| Rate { per_second: rate.per_second, burst: rate.burst };
+        Qos::new(self.iops.map(rate), self.bandwidth.map(rate))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,6 +159,8 @@ impl VolumeRecord {
             store: self.store.to_string(),
             size_bytes: self.size.bytes(),
             block_size: self.block_size.bytes(),
+            origin: self.origin,
+            qos: QosWire::encode(self.qos),
             phase,
         })
     }
@@ -144,6 +182,8 @@ impl VolumeRecord {
             store: wire.store.parse().map_err(|error| damaged(key, error))?,
             size,
             block_size,
+            origin: wire.origin,
+            qos: wire.qos.decode().map_err(|error| damaged(key, error))?,
             phase: match wire.phase {
                 PhaseWire::Creating => Phase::Creating,
                 PhaseWire::Ready => Phase::Ready,
@@ -205,6 +245,8 @@ mod tests {
             store: "main".parse().unwrap(),
             size: ByteLen::from_bytes(1 << 30),
             block_size: BlockSize::B4096,
+            origin: None,
+            qos: Qos::default(),
             phase: Phase::Ready,
         };
         let text = String::from_utf8(record.encode()).unwrap();
@@ -214,6 +256,15 @@ mod tests {
              \"uuid\":\"00000000-0000-0000-0000-000000000001\",\"store\":\"main\",\
              \"size_bytes\":1073741824,\"block_size\":4096,\"phase\":\"ready\"}}"
         );
+        let rate = |per_second| Some(Rate { per_second, burst: 2 * per_second });
+        let qos = Qos::new(rate(100), rate(1 << 20)).unwrap();
+        let clone = VolumeRecord { origin: Some(Uuid::from_u128(2)), qos, ..record };
+        let text = String::from_utf8(clone.encode()).unwrap();
+        let expected = "\"origin\":\"00000000-0000-0000-0000-000000000002\",\
+             \"qos\":{\"iops\":{\"per_second\":100,\"burst\":200},\
+             \"bandwidth\":{\"per_second\":1048576,\"burst\":2097152}},\"phase\"";
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(VolumeRecord::decode("volumes/db", text.as_bytes()).unwrap(), clone);
     }
 
     #[test]

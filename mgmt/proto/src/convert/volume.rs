@@ -1,7 +1,8 @@
 //! Volumes.
 
 use api::{
-    ApiError, BlockSize, Changed, Volume, VolumeCreate, VolumeDelete, VolumeResize, VolumeState,
+    ApiError, BlockSize, Changed, Qos, Rate, Volume, VolumeCreate, VolumeDelete, VolumeQos,
+    VolumeResize, VolumeState,
 };
 
 use super::{bytes, field, present, unknown_enum, uuid};
@@ -39,13 +40,18 @@ impl TryFrom<v1::VolumeResizeRequest> for VolumeResize {
     type Error = ApiError;
 
     fn try_from(message: v1::VolumeResizeRequest) -> Result<Self, ApiError> {
-        Self::new(field("name", &message.name)?, bytes(message.size_bytes))
+        let v1::VolumeResizeRequest { name, size_bytes, shrink } = message;
+        Self::new(field("name", &name)?, bytes(size_bytes), shrink)
     }
 }
 
 impl From<VolumeResize> for v1::VolumeResizeRequest {
     fn from(request: VolumeResize) -> Self {
-        Self { name: request.name().to_string(), size_bytes: request.size().bytes() }
+        Self {
+            name: request.name().to_string(),
+            size_bytes: request.size().bytes(),
+            shrink: request.shrink(),
+        }
     }
 }
 
@@ -53,13 +59,13 @@ impl TryFrom<v1::VolumeDeleteRequest> for VolumeDelete {
     type Error = ApiError;
 
     fn try_from(message: v1::VolumeDeleteRequest) -> Result<Self, ApiError> {
-        Ok(Self { name: field("name", &message.name)? })
+        Ok(Self { name: field("name", &message.name)?, snapshots: message.snapshots })
     }
 }
 
 impl From<VolumeDelete> for v1::VolumeDeleteRequest {
     fn from(request: VolumeDelete) -> Self {
-        Self { name: request.name.to_string() }
+        Self { name: request.name.to_string(), snapshots: request.snapshots }
     }
 }
 
@@ -92,6 +98,8 @@ impl TryFrom<v1::Volume> for Volume {
             state,
             reason: message.reason,
             exported: message.exported,
+            snapshots: message.snapshots,
+            qos: message.qos.map(Qos::try_from).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -114,6 +122,8 @@ impl From<Volume> for v1::Volume {
             state: state.into(),
             reason: volume.reason,
             exported: volume.exported,
+            snapshots: volume.snapshots,
+            qos: Some(volume.qos.into()),
         }
     }
 }
@@ -139,6 +149,42 @@ macro_rules! volume_changed {
 
 volume_changed!(VolumeCreateResponse);
 volume_changed!(VolumeResizeResponse);
+volume_changed!(VolumeSetQosResponse);
+volume_changed!(VolumeCloneResponse);
+
+impl TryFrom<v1::Qos> for Qos {
+    type Error = ApiError;
+
+    fn try_from(message: v1::Qos) -> Result<Self, ApiError> {
+        let rate = |rate: v1::Rate| {
+            let v1::Rate { per_second, burst } = rate;
+            Rate { per_second, burst: if burst == 0 { per_second } else { burst } }
+        };
+        Self::new(message.iops.map(rate), message.bandwidth.map(rate))
+    }
+}
+
+impl From<Qos> for v1::Qos {
+    fn from(qos: Qos) -> Self {
+        let rate = |rate: Rate| v1::Rate { per_second: rate.per_second, burst: rate.burst };
+        Self { iops: qos.iops().map(rate), bandwidth: qos.bandwidth().map(rate) }
+    }
+}
+
+impl TryFrom<v1::VolumeSetQosRequest> for VolumeQos {
+    type Error = ApiError;
+
+    fn try_from(message: v1::VolumeSetQosRequest) -> Result<Self, ApiError> {
+        let qos = present("qos", message.qos)?.try_into()?;
+        Ok(Self { name: field("name", &message.name)?, qos })
+    }
+}
+
+impl From<VolumeQos> for v1::VolumeSetQosRequest {
+    fn from(request: VolumeQos) -> Self {
+        Self { name: request.name.to_string(), qos: Some(request.qos.into()) }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -177,8 +223,11 @@ mod tests {
         #[test]
         fn volumes_survive_the_wire(
             id in any::<u128>(), size in any::<u64>(), used in any::<u64>(), state in 0usize..4,
-            exported in any::<bool>(),
+            exported in any::<bool>(), iops in 0u64..1 << 20, bandwidth in 1u64 << 20..1 << 40,
         ) {
+            let rate = |per_second| Rate { per_second, burst: per_second };
+            let iops = (iops != 0).then(|| rate(iops));
+
             let states = [
                 VolumeState::Online,
                 VolumeState::Offline,
@@ -195,6 +244,8 @@ mod tests {
                 state: states[state],
                 reason: String::new(),
                 exported,
+                snapshots: 3,
+                qos: Qos::new(iops, Some(rate(bandwidth))).unwrap(),
             };
             prop_assert_eq!(Volume::try_from(v1::Volume::from(volume.clone())).unwrap(), volume);
         }

@@ -1,11 +1,19 @@
 //! `VolumeService`.
 
+use std::sync::Arc;
+
+use api::{DiffStep, Node, RequestId, VolumeDiff};
+use proto::status_from_error;
 use proto::v1::volume_service_server::VolumeService;
 use proto::v1::{
-    VolumeCreateRequest, VolumeCreateResponse, VolumeDeleteRequest, VolumeDeleteResponse,
+    VolumeCloneRequest, VolumeCloneResponse, VolumeCreateRequest, VolumeCreateResponse,
+    VolumeDeleteRequest, VolumeDeleteResponse, VolumeDiffRequest, VolumeDiffResponse,
     VolumeListRequest, VolumeListResponse, VolumeResizeRequest, VolumeResizeResponse,
+    VolumeRestoreRequest, VolumeRestoreResponse, VolumeSetQosRequest, VolumeSetQosResponse,
     VolumeShowRequest, VolumeShowResponse,
 };
+use tokio::sync::mpsc::{self, Sender};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::Nothing;
@@ -72,4 +80,82 @@ impl VolumeService for Volumes {
             })
             .await
     }
+
+    async fn set_qos(
+        &self,
+        request: Request<VolumeSetQosRequest>,
+    ) -> Result<Response<VolumeSetQosResponse>, Status> {
+        self.0
+            .answer("volume.set_qos", request, |node, id, request| async move {
+                Ok(node.volume_qos(&id, request).await?.into())
+            })
+            .await
+    }
+
+    async fn clone_snapshot(
+        &self,
+        request: Request<VolumeCloneRequest>,
+    ) -> Result<Response<VolumeCloneResponse>, Status> {
+        self.0
+            .answer("volume.clone", request, |node, id, request| async move {
+                Ok(node.volume_clone(&id, request).await?.into())
+            })
+            .await
+    }
+
+    async fn restore(
+        &self,
+        request: Request<VolumeRestoreRequest>,
+    ) -> Result<Response<VolumeRestoreResponse>, Status> {
+        self.0
+            .answer("volume.restore", request, |node, id, request| async move {
+                let volume = node.volume_restore(&id, request).await?;
+                Ok(VolumeRestoreResponse { volume: Some(volume.into()) })
+            })
+            .await
+    }
+
+    type DiffStream = ReceiverStream<Result<VolumeDiffResponse, Status>>;
+
+    async fn diff(
+        &self,
+        request: Request<VolumeDiffRequest>,
+    ) -> Result<Response<Self::DiffStream>, Status> {
+        self.0
+            .answer("volume.diff", request, |node, id, request: VolumeDiff| async move {
+                // The first step here: what is wrong with the request is an answer, not a stream.
+                let first = node.volume_diff(request.clone(), 0).await?;
+                let (sender, receiver) = mpsc::channel(STEPS_AHEAD);
+                tokio::spawn(compare(node, id, request, first, sender));
+                Ok(ReceiverStream::new(receiver))
+            })
+            .await
+    }
 }
+
+/// Sends the steps of a comparison until its end, or until the client goes away.
+async fn compare(
+    node: Arc<dyn Node>,
+    id: RequestId,
+    request: VolumeDiff,
+    first: DiffStep,
+    sender: Sender<Result<VolumeDiffResponse, Status>>,
+) {
+    let mut step = Ok(first);
+    loop {
+        let (message, position, ends) = match step {
+            Ok(step) => {
+                let DiffStep { position, size, .. } = step;
+                (Ok(step.into()), position, position >= size)
+            }
+            Err(error) => (Err(status_from_error(&error, &id)), 0, true),
+        };
+        if sender.send(message).await.is_err() || ends {
+            return;
+        }
+        step = node.volume_diff(request.clone(), position).await;
+    }
+}
+
+/// Steps of a comparison that may wait for a slow client; then it waits.
+const STEPS_AHEAD: usize = 4;

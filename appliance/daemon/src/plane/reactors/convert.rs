@@ -1,14 +1,16 @@
 //! Between the words of the shards and those of the management plane.
 
+use std::collections::BTreeMap;
+
 use api::{
-    ApiError, BlockSize, ByteLen, IoCounters, LatencyHistogram, Nqn, Session, ShardStats,
-    TransportStats,
+    ApiError, BlockSize, ByteLen, IoCounters, LatencyHistogram, Nqn, Qos, Rate, Session,
+    ShardStats, TransportStats,
 };
 use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
 use uuid::Uuid;
 
 use super::Shared;
-use crate::plane::{PlaneRefusal, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+use crate::plane::{PlaneRefusal, PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
 
 /// The one mapping from what a shard answers to what an operator reads.
 pub(super) fn api_error(error: NodeError) -> ApiError {
@@ -30,7 +32,18 @@ pub(super) fn nvmf_nqn(nqn: &Nqn) -> Result<nvmf::Nqn, ApiError> {
 }
 
 pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneStore, ApiError> {
+    let uuids: BTreeMap<_, _> = status.volumes.iter().map(|one| (one.id, one.uuid)).collect();
     let volumes: Result<Vec<_>, ApiError> = status.volumes.into_iter().map(plane_volume).collect();
+    let snapshots = status.snapshots.into_iter().map(|snapshot| PlaneSnapshot {
+        uuid: Uuid::from_bytes(snapshot.uuid),
+        name: snapshot.name,
+        // That of a volume which is gone belongs to nobody.
+        volume: uuids.get(&snapshot.volume).copied().map_or(Uuid::nil(), Uuid::from_bytes),
+        number: snapshot.id.0,
+        size: ByteLen::from_bytes(snapshot.bytes),
+        referenced: ByteLen::from_bytes(snapshot.referenced_bytes),
+        materialised: snapshot.materialised,
+    });
     Ok(PlaneStore {
         uuid: Uuid::from_bytes(status.uuid),
         capacity: ByteLen::from_bytes(status.capacity_bytes),
@@ -43,6 +56,7 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
         integrity_errors: status.integrity_errors,
         failure: status.failure,
         backend,
+        snapshots: snapshots.collect(),
         volumes: volumes?,
     })
 }
@@ -54,7 +68,15 @@ pub(super) fn plane_volume(status: VolumeStatus) -> Result<PlaneVolume, ApiError
         size: ByteLen::from_bytes(status.bytes),
         block_size: BlockSize::try_from(status.block_size)?,
         used: ByteLen::from_bytes(status.used_bytes),
+        qos: qos(status.qos)?,
     })
+}
+
+/// Zero is no limit.
+fn qos(limits: node::Qos) -> Result<Qos, ApiError> {
+    let rate = |per_second, burst| (per_second != 0).then_some(Rate { per_second, burst });
+    let node::Qos { iops, iops_burst, bytes_per_second, bytes_burst } = limits;
+    Qos::new(rate(iops, iops_burst), rate(bytes_per_second, bytes_burst))
 }
 
 pub(super) fn sessions(handle: &NodeHandle) -> Result<Vec<Session>, ApiError> {
