@@ -145,7 +145,7 @@ done
 # Every interleaving of the ring between threads, in a target folder of its own: the flag is global.
 count loom env RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$target/loom" \
     cargo test --locked -p bdev --lib loom
-count sim cargo run --profile sim --locked -p sim -- --seed 1 --seeds 400 --jobs 2
+count sim cargo run --profile sim --locked -p sim -- --seed 1 --seeds 300 --jobs 2
 wanted lab && lab
 
 echo

@@ -2,10 +2,11 @@
 //!
 //! Two worlds. The *bare* one ([`run_bare`]) is a `volume::Engine` on one `bdev-sim` disk: a seed
 //! costs some 20 ms and crashes the engine about seven times, on a store and a log so small that
-//! they wrap and run full. The *whole* one ([`run`]) is the node: shards, engines, protocol machines,
-//! turned by a loop with a virtual clock instead of a reactor; its disks are `bdev-sim`, its sockets
-//! `net`'s pipes, its hosts the protocol's own host side. Everything random comes from the seed, one
-//! stream for each concern; the same seed gives the same digest of all events, on any thread.
+//! they wrap and run full. The *whole* one ([`run`]) is the node: shards, engines, protocol
+//! machines, turned by a loop with a virtual clock instead of a reactor; its disks are
+//! `bdev-sim`, its sockets `net`'s pipes, its hosts the protocol's own host side. Everything
+//! random comes from the seed, one stream for each concern; the same seed gives the same digest
+//! of all events, on any thread.
 //!
 //! ```text
 //!   BarePlan::new(seed) --> Bare:  Client, Operator --> volume::Engine --> SimDisk
@@ -14,20 +15,21 @@
 //!                              `--> History: what each block, and each snapshot, may contain
 //! ```
 //!
-//! **Faults.** Power cuts (unflushed writes kept, torn or lost) just before any write or flush, and
-//! kills at random moments, also during recovery; resets, cut cables, fragments; stalls and errors
-//! of disks; rot. Nothing is broken above our own journal: a fault is a sector, a byte or a process.
+//! **Faults.** Power cuts (unflushed writes kept, torn or lost) just before any write or flush,
+//! and kills at random moments, also during recovery; resets, cut cables, fragments; stalls and
+//! errors of disks; rot. Nothing is broken above our own journal: a fault is a sector, a byte or
+//! a process.
 //!
-//! **Checks.** Each block is a linearisable register across crashes, and a snapshot is its volume at
-//! one moment ([`History`]); a write that is promised to be atomic is whole after a power cut; each
-//! request is answered once, with no error that the plan does not allow; starts are bounded in turns
-//! and time; once the faults stop, everything is answered within a bound; every buffer comes back,
-//! also from a node that dies; volumes that were created or deleted or have grown are so after every
-//! start; the offline check finds nothing after crashes and orderly ends, and nothing in use when
-//! every volume is deleted; no assertion fails.
+//! **Checks.** Each block is a linearisable register across crashes, and a snapshot is its volume
+//! at one moment ([`History`]); a write that is promised to be atomic is whole after a power cut;
+//! each request is answered once, with no error that the plan does not allow; starts are bounded
+//! in turns and time; once the faults stop, everything is answered within a bound; every buffer
+//! comes back, also from a node that dies; volumes that were created or deleted or have grown are
+//! so after every start; the offline check finds nothing after crashes and orderly ends, and
+//! nothing in use when every volume is deleted; no assertion fails.
 //!
-//! **What it deliberately is not.** Not a model: there is no second implementation. It cannot find
-//! what needs real threads: shards of one node are turned one after the other.
+//! **What it deliberately is not.** Not a model: there is no second implementation. It cannot
+//! find what needs real threads: shards of one node are turned one after the other.
 //!
 //! # Example
 //!
@@ -48,6 +50,8 @@ mod frozen;
 mod history;
 mod host;
 mod meddle;
+#[cfg(feature = "planted")]
+mod mutants;
 mod pattern;
 mod plan;
 mod runner;
@@ -58,6 +62,8 @@ pub use appliance::{ADDRESS, Appliance, SUBSYSTEM};
 pub use bare::{BarePlan, Mix, run_bare};
 pub use history::{History, Moment, Value, Violation};
 pub use host::{Host, HostConfig};
+#[cfg(feature = "planted")]
+pub use mutants::{MUTANTS, Mutant, SURVIVORS, Verdict, bug_named, run_mutants};
 pub use plan::{DiskPlan, HostPlan, Plan, VolumePlan};
 pub use runner::{Options, Profile, Summary, current_seed, run_seed, run_seeds};
 pub use workload::{Ledger, Shape, Workload};

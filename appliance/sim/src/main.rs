@@ -27,6 +27,8 @@ struct Args {
     jobs: usize,
     options: Options,
     verbose: bool,
+    #[cfg(feature = "planted")]
+    mutants: bool,
 }
 
 /// The one line that does it again.
@@ -44,7 +46,15 @@ fn reproduction(seed: u64, options: &Options) -> String {
 
 fn args() -> Option<Args> {
     let options = Options { profile: Profile::Mixed, errors: false, ram: false, trace: false };
-    let mut args = Args { first: 1, count: 1, jobs: 1, options, verbose: false };
+    let mut args = Args {
+        first: 1,
+        count: 1,
+        jobs: 1,
+        options,
+        verbose: false,
+        #[cfg(feature = "planted")]
+        mutants: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -58,6 +68,10 @@ fn args() -> Option<Args> {
             "--errors" => args.options.errors = true,
             "--ram" => args.options.ram = true,
             "-v" => args.verbose = true,
+            #[cfg(feature = "planted")]
+            "--planted" => bdev::plant(Some(sim::bug_named(&words.next()?)?)),
+            #[cfg(feature = "planted")]
+            "--mutants" => args.mutants = true,
             _ => return None,
         }
     }
@@ -74,6 +88,10 @@ fn main() -> ExitCode {
         eprint!("{USAGE}");
         return ExitCode::from(2);
     };
+    #[cfg(feature = "planted")]
+    if args.mutants {
+        return mutants(args.jobs);
+    }
     let options = args.options;
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -106,6 +124,27 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Proves that every planted bug is found.
+#[cfg(feature = "planted")]
+fn mutants(jobs: usize) -> ExitCode {
+    let verdicts = sim::run_mutants(jobs, |verdict| {
+        let sim::Mutant { bug, seeds } = verdict.mutant;
+        let caught = verdict.caught.as_deref().unwrap_or("SURVIVED");
+        println!("{:<22} {seeds:>6}  {caught}", format!("{bug:?}"));
+    });
+    let verdicts = match verdicts {
+        Ok(verdicts) => verdicts,
+        Err(error) => {
+            eprintln!("running a mutant: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let survivors = verdicts.iter().filter(|verdict| verdict.caught.is_none()).count();
+    println!("{} planted bugs, {survivors} survived", verdicts.len());
+    println!("not proven: {:?}", sim::SURVIVORS);
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The same with every plan and report.

@@ -61,6 +61,7 @@ mod device;
 mod fifo;
 mod limits;
 mod null;
+mod planted;
 mod pool;
 mod ram;
 mod request;
@@ -77,6 +78,9 @@ pub use limits::{
     POOLS_MAX, QUEUE_DEPTH_DEFAULT, QUEUE_DEPTH_MAX, REQUEST_BYTES_MAX, SEGMENT_ALIGN,
 };
 pub use null::NullDisk;
+#[cfg(feature = "planted")]
+pub use planted::plant;
+pub use planted::{Planted, planted};
 pub use pool::{Backing, Buf, BufMut, Parcel, Pool, PoolConfig, PoolError, PoolStats};
 pub use ram::RamDisk;
 pub use request::{Completion, Data, Flags, Op, Request};

@@ -245,6 +245,15 @@ impl SuperWriter {
         if self.waiting || requests.is_full() {
             return;
         }
+        self.step = match self.step {
+            SuperStep::FlushBefore if bdev::planted(bdev::Planted::SuperBeforePages) => {
+                SuperStep::First
+            }
+            SuperStep::FlushFirst if bdev::planted(bdev::Planted::FirstCopyNotFlushed) => {
+                SuperStep::Second
+            }
+            step => step,
+        };
         let request = match self.step {
             SuperStep::Idle | SuperStep::Done | SuperStep::Failed(_) => return,
             SuperStep::FlushBefore | SuperStep::FlushFirst | SuperStep::FlushSecond => {

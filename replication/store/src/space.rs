@@ -212,6 +212,13 @@ impl SpaceMap {
         self.touch(group_of(extent));
         self.groups[group_of(extent)].released += 1;
         self.mapped -= 1;
+        if bdev::planted(bdev::Planted::ExtentReusedAtOnce) {
+            self.held[word] &= !mask;
+            self.used[word] &= !mask;
+            self.groups[group_of(extent)].released -= 1;
+            self.groups[group_of(extent)].free += 1;
+            self.free += 1;
+        }
     }
 
     /// Released -> Mapped: the extent is used after all. Its page of the map is dirty already.

@@ -28,7 +28,7 @@ impl Core {
         };
         let before = entry;
         if let Move::Adopt { extent, .. } = group[0].what
-            && self.is_live(&group[0])
+            && (self.is_live(&group[0]) || bdev::planted(bdev::Planted::DeadDirectAdopted))
         {
             self.adopt(&mut entry, &group[0], extent);
         }
@@ -70,7 +70,9 @@ impl Core {
         }
         let volume = VolumeId(group[0].volume);
         let mapped = entry.extent().is_some();
-        let shared = mapped && !self.store.is_owned(volume, index, entry);
+        let shared = mapped
+            && !self.store.is_owned(volume, index, entry)
+            && !bdev::planted(bdev::Planted::SharedInPlace);
         let mut old = None;
         if shared {
             let kept = kept_blocks(group, entry);
@@ -108,7 +110,9 @@ impl Core {
     /// The extent of an entry fell out of the map: it is given back, unless somebody shares it.
     pub(crate) fn release(&mut self, volume: VolumeId, index: u64, before: &LeafEntry) {
         if let Some(extent) = before.extent()
-            && self.store.is_owned(volume, index, before)
+            && (self.store.is_owned(volume, index, before)
+                || bdev::planted(bdev::Planted::SharedFreed))
+            && !bdev::planted(bdev::Planted::ExtentLeak)
         {
             self.store.release(extent);
         }

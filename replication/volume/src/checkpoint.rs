@@ -70,7 +70,9 @@ impl Core {
         if self.failed.is_some() || self.store.is_checkpointing() {
             return progress;
         }
-        if self.destage.in_flight == 0 && self.checkpoint_due() && self.begin_checkpoint() {
+        let still =
+            self.destage.in_flight == 0 || bdev::planted(bdev::Planted::CheckpointUnderWrites);
+        if still && self.checkpoint_due() && self.begin_checkpoint() {
             return true;
         }
         progress |= self.reclaim_step();
@@ -189,7 +191,10 @@ impl Core {
 
     fn begin_checkpoint(&mut self) -> bool {
         assert!(!self.controls.is_ahead(), "the catalog knows what the log says");
-        let point = self.covered();
+        let mut point = self.covered();
+        if bdev::planted(bdev::Planted::TailTooFar) {
+            point = self.wal.durable();
+        }
         let tail = LogTail { position: point.position, lsn: point.lsn.0, chain: point.chain };
         self.checkpoint.wanted = false;
         self.checkpoint.begun_clean = !self.checkpoint.reclaim;

@@ -334,12 +334,15 @@ impl Core {
                 self.store.create_clone(VolumeId(snapshot), &spec, 0)
             }
             Verb::Delete => {
-                self.store.delete_volume(id);
+                if !bdev::planted(bdev::Planted::DeleteNotLogged) {
+                    self.store.delete_volume(id);
+                }
                 self.layers.remove(id.0);
                 self.flows.forget(id);
                 self.checkpoint.deleted();
                 Ok(())
             }
+            Verb::Resize { .. } if bdev::planted(bdev::Planted::ResizeNotApplied) => Ok(()),
             Verb::Resize { .. } => self.store.resize_volume(id, details.size),
             Verb::Snapshot | Verb::Restore { .. } => panic!("they take effect in the layers"),
         };

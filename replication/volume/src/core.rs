@@ -461,6 +461,13 @@ pub(crate) fn volume_info(bytes: u64, block_bytes: u32) -> Info {
 }
 
 fn push_done(queue: &mut QueueState, completion: Completion) {
+    if bdev::planted(bdev::Planted::AnsweredTwice) && matches!(completion.data, Data::None) {
+        let again = Completion { tag: completion.tag, data: Data::None, status: completion.status };
+        if queue.done.room() > 1 {
+            assert!(queue.done.push(again).is_ok(), "room was checked");
+            queue.in_flight += 1;
+        }
+    }
     let pushed = queue.done.push(completion);
     assert!(pushed.is_ok(), "a queue has room for everything that it took");
 }

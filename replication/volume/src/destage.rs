@@ -206,6 +206,10 @@ impl Core {
                 } else if owned {
                     // Free after the next checkpoint: until then a replay may ask for it.
                     let extent = self.extent(extent);
+                    if bdev::planted(bdev::Planted::DirectReusedAtOnce) {
+                        self.store.abandon(extent);
+                        return true;
+                    }
                     self.store.commit(extent);
                     self.store.release(extent);
                 }

@@ -14,11 +14,15 @@ impl Core {
             self.ops.get_mut(key).expect("parked operations live").parked = false;
             self.try_read(key);
         }
-        for _ in 0..self.parked_directs.len() {
+        let woken =
+            if bdev::planted(bdev::Planted::LostWakeup) { 0 } else { self.parked_directs.len() };
+        for _ in 0..woken {
             let key = self.parked_directs.pop().expect("counted");
             self.log_direct(key);
         }
-        self.retry_writes();
+        if !bdev::planted(bdev::Planted::WriterForgotten) {
+            self.retry_writes();
+        }
         if self.space_waiters == 0 {
             self.space_wanted = false;
         }

@@ -78,7 +78,8 @@ impl Locks {
                 && own.lock.conflicts(other.lock)
                 && (other.held || own.lock.lines_up(other.lock) && other.number < own.number)
         };
-        !self.ranges.iter().any(|(other, range)| other != key && stands_against(range))
+        let free = !self.ranges.iter().any(|(other, range)| other != key && stands_against(range));
+        free || bdev::planted(bdev::Planted::NoLock)
     }
 
     /// The operation starts.

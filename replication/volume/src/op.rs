@@ -271,6 +271,9 @@ impl HostOp {
 
     /// Lays the new data over the old content of an edge block.
     pub(crate) fn merge(&self, last: bool, old: &mut BufMut) {
+        if bdev::planted(bdev::Planted::EdgeNotMerged) {
+            old.bytes_mut()[..BLOCK].fill(0);
+        }
         let start = if last { (self.blocks - 1) * BLOCK as u64 } else { 0 };
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         let from = start.max(self.skip);

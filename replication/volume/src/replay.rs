@@ -58,12 +58,16 @@ impl Replayed {
                 created.map_err(|_| "a clone that cannot be")
             }
             Record::Delete { volume } => {
+                if bdev::planted(bdev::Planted::DeleteNotReplayed) {
+                    return Ok(());
+                }
                 store.delete_volume(VolumeId(volume));
                 self.layers.remove(volume);
                 Ok(())
             }
             Record::Resize { volume, bytes } => {
-                if known(store, volume).is_some_and(|record| lsn >= record.floor_lsn()) {
+                let current = known(store, volume).is_some_and(|record| lsn >= record.floor_lsn());
+                if current && !bdev::planted(bdev::Planted::ResizeNotReplayed) {
                     store.resize_volume(VolumeId(volume), bytes).map_err(|_| "a strange size")?;
                 }
                 Ok(())
@@ -124,6 +128,8 @@ impl Replayed {
                 }
                 self.journal.push(entry(block, blocks, Kind::Direct { extent, owned: false }));
             }
+            Record::Zero { blocks, .. }
+                if blocks > ZERO_BLOCKS_MAX && bdev::planted(bdev::Planted::RangeForgotten) => {}
             Record::Zero { block, blocks, .. } if blocks > ZERO_BLOCKS_MAX => {
                 self.check(store, volume, block, 0)?;
                 if self.overlay.range_room() == 0 {
@@ -232,7 +238,8 @@ pub(crate) fn claim(store: &mut Store, overlay: &Overlay, journal: &mut Journal)
         let live = (entry.block..entry.block + entry.blocks).any(|b| newest(b) == Some(entry.lsn));
         let known = known(store, entry.volume).is_some();
         let Some(place) = store.extent(extent) else { return };
-        let owned = live && known && store.claim(place) == ExtentState::Free;
+        let claims = !bdev::planted(bdev::Planted::ClaimForgotten);
+        let owned = live && known && claims && store.claim(place) == ExtentState::Free;
         entry.kind = Kind::Direct { extent, owned };
     });
 }

@@ -170,7 +170,7 @@ impl Core {
     pub(crate) fn on_direct(&mut self, io_key: u32, status: Status) {
         if !status.is_ok() {
             self.drop_direct(io_key, Status::Io);
-        } else if self.device.volatile_cache {
+        } else if self.device.volatile_cache && !bdev::planted(bdev::Planted::DirectBeforeFlush) {
             let pushed = self.unflushed.push(io_key);
             assert!(pushed.is_ok(), "as many places as requests");
         } else {
@@ -191,7 +191,7 @@ impl Core {
     /// A flush that failed may have cost what the destager wrote too, so the engine stops writing:
     /// the next mount repeats it from the log.
     pub(crate) fn on_flushed(&mut self, status: Status) {
-        if !status.is_ok() {
+        if !status.is_ok() && !bdev::planted(bdev::Planted::FlushErrorIgnored) {
             self.fail("flushing the device", status);
         }
         for _ in 0..std::mem::take(&mut self.flushing) {
@@ -207,6 +207,7 @@ impl Core {
         let Purpose::Direct { extent, extents, logged, .. } = io.purpose else {
             panic!("a direct write")
         };
+        let logged = if bdev::planted(bdev::Planted::DoubleFree) { 0 } else { logged };
         for index in logged..extents {
             self.store.abandon(self.extent(extent + u64::from(index)));
         }
@@ -317,6 +318,10 @@ impl Core {
             self.log_blocked = true;
             return Step::Wait;
         }
+        if bdev::planted(bdev::Planted::ZeroNotLogged) {
+            self.ops.get_mut(key).expect("held").cursor += blocks;
+            return Step::Done;
+        }
         let record = Record::Zero { volume, block, blocks };
         let what = if ranged { What::ZeroRange } else { What::Zero };
         let pending = Pending { op: key, volume, block, blocks, what };
@@ -344,6 +349,10 @@ impl Core {
         crcs: &[u32],
     ) -> Step {
         match appended {
+            Ok(_) if bdev::planted(bdev::Planted::AckBeforeDurable) => {
+                self.pend(Pending { op: crate::commit::NO_OP, ..pending }, crcs);
+                Step::Done
+            }
             Ok(_) => {
                 self.ops.get_mut(pending.op).expect("held").pending += 1;
                 self.count_admitted(pending.op);
@@ -360,6 +369,9 @@ impl Core {
 
     /// Sets extents aside for blocks that may need them.
     fn space_for(&mut self, volume: u32, first: u64, blocks: u64) -> Space {
+        if bdev::planted(bdev::Planted::NothingSetAside) {
+            return Space::Granted(0);
+        }
         let free = self.store.free_extents();
         if free >= self.reserved + blocks + SPACE_MARGIN {
             return Space::Granted(u64::MAX >> (64 - blocks));
@@ -465,7 +477,7 @@ impl Core {
                 return self.overlay.reserve(layer, neighbour);
             }
         }
-        self.reserved -= 1;
+        self.reserved -= u64::from(!bdev::planted(bdev::Planted::ReservationLeak));
     }
 
     /// An extent by its number.
