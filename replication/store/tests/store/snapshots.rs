@@ -271,3 +271,44 @@ fn deleted_snapshot_gives_back_what_its_children_have_replaced() {
     assert_eq!(rig.verify_space().extents, 80);
     assert_eq!(rig.store.nodes().count(), 2, "nothing of its own was left");
 }
+
+#[test]
+fn handing_over_goes_on_where_a_checkpoint_left_it() {
+    for steps in 0.. {
+        let mut rig = Rig::new(4096, DEVICE, 64);
+        let volume = rig.create(1 << 30);
+        let mut snapshots = Vec::new();
+        for round in 0..3u64 {
+            for leaf in 0..6 {
+                // Some places are written in each round, some in the first alone.
+                if round == 0 || (leaf + round) % 3 != 0 {
+                    assert!(rig.write(volume, leaf * 48 + round, 0, 1));
+                }
+            }
+            snapshots.push(rig.snapshot(volume));
+            rig.checkpoint();
+        }
+        assert!(rig.write(volume, 1, 0, 9));
+        for &snapshot in &snapshots {
+            rig.delete(snapshot);
+        }
+        let mut more = true;
+        for _ in 0..steps {
+            more = rig.store.reclaim() != Unmap::Done;
+            rig.turn();
+        }
+        rig.checkpoint();
+        let report = check_disk(&rig.disk, &rig.pool, false);
+        assert!(report.is_clean(), "{steps} steps: {:?}", report.findings);
+        let mut rig = rig.remount().unwrap();
+        rig.reclaim();
+        rig.checkpoint();
+        rig.verify();
+        let report = rig.verify_space();
+        assert_eq!((report.snapshots, rig.store.nodes().count()), (0, 1), "{steps} steps");
+        if !more {
+            assert!(steps > 12, "there was something to do: {steps} steps");
+            return;
+        }
+    }
+}
