@@ -160,7 +160,7 @@ fn in_memory(device: &Device) -> &'static str {
     match device {
         Device::Null => "null",
         Device::Store | Device::StoreRam => "store-ram",
-        Device::Ram | Device::Remote { .. } => "ram",
+        Device::Ram | Device::Raw | Device::Remote { .. } => "ram",
     }
 }
 

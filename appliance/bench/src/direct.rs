@@ -10,6 +10,7 @@ use crate::error::BenchError;
 use crate::job::{Job, JobPlan, Timeline, run};
 use crate::meter::{Meter, ThreadId};
 use crate::options::{Device, Options};
+use crate::raw::RawQueue;
 use crate::report::Row;
 use crate::shape::Shape;
 use crate::workload::{Rw, Workload};
@@ -93,6 +94,11 @@ pub fn row(options: &Options, shape: Shape) -> Result<Row, BenchError> {
             let scratch = Scratch::create(&options.folder, bytes)?;
             store_row(options, shape, scratch.open()?.as_ref())
         }
+        Device::Raw => {
+            let bytes = device_bytes(options.size, options.log_size);
+            let scratch = Scratch::create(&options.folder, bytes)?;
+            raw_row(options, shape, scratch.open()?.as_ref())
+        }
         Device::StoreRam => {
             let device = memory(device_bytes(options.size, options.log_size))?;
             store_row(options, shape, device.as_ref())
@@ -115,6 +121,19 @@ fn store_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, 
     let row = jobs_row(options, shape, rig.pool(), &|| rig.queue(shape.depth))?;
     rig.shutdown();
     Ok(row)
+}
+
+fn raw_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, BenchError> {
+    let pool = Pool::new(&PoolConfig::for_bytes(256 << 20)).map_err(BenchError::Pool)?;
+    let cx = QueueCx::new(&pool);
+    let len = options.size / u64::from(BLOCK_SIZE);
+    fill(device.open(&cx)?, &pool, BLOCK_SIZE, len)?;
+    let open = || {
+        let queue = RawQueue::new(device.open(&cx)?, &pool, len, shape.depth);
+        let queue = queue.ok_or_else(|| BenchError::Usage("too many jobs for raw".to_owned()))?;
+        Ok(Box::new(queue) as Box<dyn Queue>)
+    };
+    jobs_row(options, shape, &pool, &open)
 }
 
 fn jobs_row(

@@ -64,6 +64,7 @@ pub mod meter;
 pub mod network;
 mod options;
 pub mod pipe;
+pub mod raw;
 pub mod report;
 mod shape;
 mod size;

@@ -49,8 +49,9 @@ pub struct Options {
     /// Write blocks that know who wrote them, and judge what is read.
     #[arg(long)]
     pub verify: bool,
-    /// What is measured: `ram`, `null`, `store`, `store-ram` (a store in memory), or
-    /// `tcp://address:port/NQN` of another target.
+    /// What is measured: `ram`, `null`, `store`, `store-ram` (a store in memory), `raw` (with
+    /// `--direct`: the store's file without the engine), or `tcp://address:port/NQN` of another
+    /// target.
     #[arg(long, default_value = "ram")]
     pub device: Device,
     /// Use the device in this process, with no network between.
@@ -120,6 +121,8 @@ pub enum Device {
     Store,
     /// A volume of a store in memory: the engine without a disk.
     StoreRam,
+    /// The file of a store without a store: reads as they come, writes appended in groups.
+    Raw,
     /// A namespace of another target.
     Remote {
         /// Where it listens.
@@ -136,6 +139,7 @@ impl fmt::Display for Device {
             Device::Null => f.write_str("null"),
             Device::Store => f.write_str("store"),
             Device::StoreRam => f.write_str("store-ram"),
+            Device::Raw => f.write_str("raw"),
             Device::Remote { address, .. } => address.fmt(f),
         }
     }
@@ -150,11 +154,12 @@ impl FromStr for Device {
             "null" => return Ok(Device::Null),
             "store" => return Ok(Device::Store),
             "store-ram" => return Ok(Device::StoreRam),
+            "raw" => return Ok(Device::Raw),
             _ => {}
         }
         let rest = text
             .strip_prefix("tcp://")
-            .ok_or("neither ram, null, store, store-ram nor tcp://...")?;
+            .ok_or("neither ram, null, store, store-ram, raw nor tcp://...")?;
         let (address, nqn) = rest.split_once('/').ok_or("no NQN: tcp://address:port/NQN")?;
         let address = address.parse().map_err(|_| format!("{address:?} is not address:port"))?;
         if !nqn.starts_with("nqn.") {
