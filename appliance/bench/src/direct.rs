@@ -128,8 +128,11 @@ fn raw_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, Be
     let cx = QueueCx::new(&pool);
     let len = options.size / u64::from(BLOCK_SIZE);
     fill(device.open(&cx)?, &pool, BLOCK_SIZE, len)?;
+    // What is appended goes where nothing was written before, as a new store's log does: a file
+    // system has work of its own there.
+    let log = len..len + options.log_size / u64::from(BLOCK_SIZE);
     let open = || {
-        let queue = RawQueue::new(device.open(&cx)?, &pool, len, shape.depth);
+        let queue = RawQueue::new(device.open(&cx)?, &pool, log.clone(), shape.depth);
         let queue = queue.ok_or_else(|| BenchError::Usage("too many jobs for raw".to_owned()))?;
         Ok(Box::new(queue) as Box<dyn Queue>)
     };

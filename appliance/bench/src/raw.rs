@@ -6,6 +6,8 @@
 //! second writes, so this is what an engine with a log can reach on the same file, through the same
 //! ring. It is not a block device: nothing that was written is found again.
 
+use std::ops::Range;
+
 use bdev::{BufMut, Completion, Data, Fifo, Flags, Lba, Op, Pool, Queue, Request, Status, Tag};
 
 use crate::direct::BLOCK_SIZE;
@@ -36,9 +38,10 @@ pub struct RawQueue {
     groups: Vec<Group>,
     /// The group that is filled now.
     open: Option<usize>,
-    /// Where the next group goes, of `blocks` blocks.
+    /// Where groups go, over and over.
+    region: Range<u64>,
+    /// Where the next one goes.
     at: u64,
-    blocks: u64,
     requests: Fifo<Request>,
     finished: Fifo<Completion>,
     done: Fifo<Completion>,
@@ -46,8 +49,13 @@ pub struct RawQueue {
 }
 
 impl RawQueue {
-    /// A queue over `inner`, a device of `blocks` blocks; `None` when `pool` is too small.
-    pub fn new(inner: Box<dyn Queue>, pool: &Pool, blocks: u64, depth: u32) -> Option<RawQueue> {
+    /// A queue over `inner` that appends to the blocks of `region`; `None` when `pool` is too small.
+    pub fn new(
+        inner: Box<dyn Queue>,
+        pool: &Pool,
+        region: Range<u64>,
+        depth: u32,
+    ) -> Option<RawQueue> {
         let group = || {
             let staging = Some(pool.take(GROUP_BLOCKS * BLOCK_SIZE as usize)?);
             let members = Vec::with_capacity(depth as usize);
@@ -58,8 +66,8 @@ impl RawQueue {
             inner,
             groups,
             open: None,
-            at: 0,
-            blocks,
+            at: region.start,
+            region,
             requests: Fifo::new(depth as usize + GROUPS),
             finished: Fifo::new(depth as usize + GROUPS),
             done: Fifo::new(depth as usize),
@@ -91,8 +99,8 @@ impl RawQueue {
         let Some(index) = self.open.take() else { return };
         let group = &mut self.groups[index];
         let blocks = group.blocks as u64;
-        if self.at + blocks > self.blocks {
-            self.at = 0;
+        if self.at + blocks > self.region.end {
+            self.at = self.region.start;
         }
         let from = group.staging.take().expect("it does not fly yet").freeze();
         let tag = Tag(GROUP_TAG | u32::try_from(index).expect("a few groups"));
@@ -173,7 +181,7 @@ mod tests {
         let pool = Pool::new(&PoolConfig::for_bytes(32 << 20)).unwrap();
         let disk = RamDisk::new(BLOCK_SIZE, 64).unwrap();
         let inner = disk.open(&QueueCx::new(&pool)).unwrap();
-        let mut queue = RawQueue::new(inner, &pool, 64, 40).unwrap();
+        let mut queue = RawQueue::new(inner, &pool, 16..64, 40).unwrap();
         let (mut requests, mut done) = (Fifo::new(100), Fifo::new(100));
         for tag in 0..100 {
             let buf = pool.take(4096).unwrap();
