@@ -49,7 +49,8 @@ pub struct RawQueue {
 }
 
 impl RawQueue {
-    /// A queue over `inner` that appends to the blocks of `region`; `None` when `pool` is too small.
+    /// A queue over `inner` that appends to the blocks of `region`; `None` when `pool` is too
+    /// small.
     pub fn new(
         inner: Box<dyn Queue>,
         pool: &Pool,
