@@ -9,8 +9,8 @@
 //! of all events, on any thread.
 //!
 //! ```text
-//!   BarePlan::new(seed) --> Bare:  Client, Operator --> volume::Engine --> SimDisk
-//!   Plan::new(seed) ------> World: Host + Workload --pipes--> Appliance: node::Shard ... --> SimDisk
+//!   BarePlan::new(seed) -> Bare: Client, Operator --> volume::Engine --> SimDisk
+//!   Plan::new(seed) -----> World: Host + Workload --pipes--> Appliance: node::Shard --> SimDisk
 //!                              |                       crash, kill, boot
 //!                              `--> History: what each block, and each snapshot, may contain
 //! ```
