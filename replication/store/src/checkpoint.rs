@@ -303,6 +303,7 @@ impl Store {
         superblock.next_volume.set(self.catalog.frozen_next_id());
         superblock.used_extents.set(self.space.mapped());
         superblock.set_tail(self.checkpoint.tail);
+        superblock.set_scrub(&self.scrub);
     }
 
     fn finish_checkpoint(&mut self) {
@@ -315,6 +316,8 @@ impl Store {
         self.space.settle();
         self.meta.unprepare(&mut self.space);
         self.checkpoints += 1;
+        self.patrol.mend_superblock = false;
+        self.patrol.save_soon = false;
         self.checkpoint.phase = Phase::Idle;
         self.checkpoint_event = Some(Event::CheckpointDone(self.checkpoint.tail));
     }

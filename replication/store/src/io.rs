@@ -41,6 +41,8 @@ pub(crate) const KEY_WRITE: u32 = 1 << 24;
 pub(crate) const KEY_SUPER: u32 = 2 << 24;
 /// Keys from this on are repairs of damaged copies.
 pub(crate) const KEY_REPAIR: u32 = 3 << 24;
+/// Keys from this on are reads of patrols.
+pub(crate) const KEY_PATROL: u32 = 4 << 24;
 
 pub(crate) fn tag(key: u32) -> Tag {
     assert!(key < 1 << 28);

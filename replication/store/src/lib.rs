@@ -104,10 +104,12 @@ mod flat;
 mod forest;
 pub mod format;
 mod io;
+mod ledger;
 mod limits;
 mod loads;
 mod meta;
 mod mount;
+mod patrol;
 mod reclaim;
 mod repair;
 mod space;
@@ -117,12 +119,13 @@ mod tree;
 mod types;
 mod walk;
 
-pub use check::{CheckOptions, CheckReport, Finding, check};
+pub use check::{CheckOptions, check};
 pub use create::{Format, FormatOptions, Formatted};
 pub use drive::{Machine, turn};
 pub use error::{FormatError, MountError, VolumeError};
 pub use forest::NodeSpec;
 pub use format::{LeafEntry, NodeKind, VolumeRecord};
+pub use ledger::{CheckReport, Finding};
 pub use limits::{
     AREA_EXTENTS_MIN, DEVICE_EXTENTS_MAX, EXTENT_BLOCKS, EXTENT_BYTES, FINDINGS_MAX,
     FRAMES_DEFAULT, FRAMES_MAX, FRAMES_MIN, LOG_BYTES_DEFAULT_MAX, LOG_BYTES_DEFAULT_MIN,
@@ -130,6 +133,7 @@ pub use limits::{
     VOLUME_BYTES_MAX, VOLUMES_MAX,
 };
 pub use mount::{Mount, Mounted};
+pub use patrol::{PatrolPlace, Patrolled, ScrubEntry, ScrubRecord};
 pub use store::{Store, StoreStats, VolumeSpec};
 pub use types::{
     Damage, Edit, Event, Extent, ExtentState, LogRegion, LogTail, Lookup, Options, TAG_CLASS,

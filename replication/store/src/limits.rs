@@ -97,6 +97,12 @@ pub(crate) const META_EXTENTS_START: usize = 32 << 10;
 /// they are until they are read, or scrubbed, again.
 pub(crate) const REPAIRS_MAX: usize = 64;
 
+/// Pages of which a check reads both copies at one time. A scrub reads one page at a time.
+pub(crate) const PATROLS_MAX: usize = 8;
+
+/// Steps that a patrol goes in one turn.
+pub(crate) const PATROL_STEPS_MAX: usize = 64;
+
 /// Damaged pages that are reported one by one; more at a time are only counted.
 pub(crate) const EVENTS_MAX: usize = 16;
 

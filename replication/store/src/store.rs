@@ -8,17 +8,19 @@ use crate::checkpoint::Checkpoint;
 use crate::compare::Comparer;
 use crate::flat::FlatTree;
 use crate::format::{NodeKind, OWNER_CATALOG, OWNER_SPACE, Superblock, VolumeRecord};
-use crate::io::{Geometry, KEY_REPAIR, KEY_SUPER, KEY_WRITE, key_of};
+use crate::io::{Geometry, KEY_PATROL, KEY_REPAIR, KEY_SUPER, KEY_WRITE, key_of};
 use crate::limits::{
     DEPTH_MAX, EVENTS_MAX, EXTENT_BLOCKS, FRAMES_MAX, FRAMES_MIN, LOADS_MAX, META_EXTENTS_START,
 };
 use crate::meta::MetaSpace;
+use crate::patrol::Patrol;
 use crate::reclaim::Reclaim;
 use crate::repair::Repairs;
 use crate::space::SpaceMap;
 use crate::tree::RECLAIM_PAGES;
 use crate::{
-    Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, VolumeError, VolumeId,
+    Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, ScrubRecord, VolumeError,
+    VolumeId,
 };
 
 /// What a new volume is to be.
@@ -73,6 +75,8 @@ pub struct Store {
     pub(crate) space_tree: FlatTree,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) repairs: Repairs,
+    pub(crate) patrol: Patrol,
+    pub(crate) scrub: ScrubRecord,
     pub(crate) load_queue: Fifo<u32>,
     pub(crate) loads_in_flight: usize,
     pub(crate) loads: u64,
@@ -98,6 +102,7 @@ impl Store {
         let pages_most = frames as usize + space_tree.page_count() + catalog_tree.page_count();
         let fresh = pages_most.div_ceil(EXTENT_BLOCKS) + 1;
         Store {
+            scrub: superblock.scrub(),
             superblock,
             next_slot: 0,
             geometry,
@@ -109,6 +114,7 @@ impl Store {
             space_tree,
             checkpoint: Checkpoint::new(geometry, frames),
             repairs: Repairs::new(),
+            patrol: Patrol::new(),
             load_queue: Fifo::new(frames as usize),
             loads_in_flight: 0,
             loads: 0,
@@ -294,6 +300,7 @@ impl Store {
         self.poll_loads(requests, pool);
         self.poll_checkpoint(requests, pool);
         self.poll_repairs(requests, pool);
+        self.poll_patrol(requests, pool);
     }
 
     /// Takes the end of one of this store's requests.
@@ -302,7 +309,9 @@ impl Store {
     /// When the tag is not of this store's class.
     pub fn on_completion(&mut self, completion: Completion) {
         let key = key_of(completion.tag);
-        if key >= KEY_REPAIR {
+        if key >= KEY_PATROL {
+            self.on_patrol(key, completion);
+        } else if key >= KEY_REPAIR {
             self.on_repair(completion);
         } else if key >= KEY_SUPER {
             self.checkpoint.on_super(completion.status);

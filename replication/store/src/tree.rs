@@ -122,7 +122,11 @@ impl Store {
 
     /// True when a checkpoint would change anything but the log tail.
     pub fn is_dirty(&self) -> bool {
-        self.cache.dirty() > 0 || self.catalog.is_dirty() || self.space.any_dirty()
+        self.patrol.mend_superblock
+            || self.patrol.save_soon
+            || self.cache.dirty() > 0
+            || self.catalog.is_dirty()
+            || self.space.any_dirty()
     }
 
     /// Unmaps extents of `volume` from the front of `range`, a bounded step at a time; `range`

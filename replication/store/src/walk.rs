@@ -292,7 +292,7 @@ impl Store {
     }
 
     /// The first extent of the next page beside `node`, which does not exist, below the same page.
-    fn next_present(&self, above: u32, node: NodeId) -> u64 {
+    pub(crate) fn next_present(&self, above: u32, node: NodeId) -> u64 {
         let rest = &self.cache.page(above).inner().children[node.child_slot()..];
         let absent = rest.iter().take_while(|child| child.is_none()).count() as u64;
         first_extent(NodeId { index: node.index + absent.max(1), ..node })

@@ -53,7 +53,7 @@ impl Check<'_> {
             if !store.owns(slot, node, ptr.birth.get()) {
                 if places.contains(&first_extent(node)) && ptr != over {
                     let page = ptr.number();
-                    self.find(Finding::NotShared { node: node.to_string(), page });
+                    self.ledger.find(Finding::NotShared { node: node.to_string(), page });
                 }
                 continue;
             }
@@ -89,7 +89,7 @@ impl Check<'_> {
             let Some(extent) = shared.filter(|_| places.contains(&index)) else { continue };
             if over.and_then(|over| over.leaf().entries[i].extent()) != Some(extent) {
                 let (volume, extent) = (leaf.owner, extent.number());
-                self.find(Finding::ExtentNotShared { volume, index, extent });
+                self.ledger.find(Finding::ExtentNotShared { volume, index, extent });
             }
         }
     }

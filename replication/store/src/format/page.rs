@@ -362,6 +362,7 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.owner {
+            0 => return f.write_str("superblock"),
             OWNER_CATALOG => write!(f, "catalog")?,
             OWNER_SPACE => write!(f, "space map")?,
             volume => write!(f, "volume {volume}")?,

@@ -6,8 +6,8 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{PagePtr, crc32c};
-use crate::LogTail;
 use crate::limits::PAGE_BYTES;
+use crate::{LogTail, PatrolPlace, ScrubRecord};
 
 /// The first page of a store: 4096 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -71,8 +71,26 @@ pub struct Superblock {
     pub slot: U32,
     /// Extents in use at this generation, metadata included.
     pub used_extents: U64,
+    /// Where the scrub goes on: the leaf.
+    pub scrub_index: U64,
+    /// Where the scrub goes on: the tree.
+    pub scrub_tree: U32,
     /// Zero.
-    pub reserved: [u8; 3848],
+    pub reserved2: U32,
+    /// Bytes that this scrub pass has covered.
+    pub scrub_covered: U64,
+    /// Damage that this scrub pass has found.
+    pub scrub_found: U64,
+    /// How much of it was healed.
+    pub scrub_healed: U64,
+    /// Scrub passes that came to their end.
+    pub scrub_passes: U64,
+    /// When the last one did, in seconds since 1970; zero when not known.
+    pub scrub_finished: U64,
+    /// What it found.
+    pub scrub_last_found: U64,
+    /// Zero.
+    pub reserved: [u8; 3784],
 }
 
 const _: () = assert!(size_of::<Superblock>() == PAGE_BYTES);
@@ -82,7 +100,8 @@ const _: () = assert!(std::mem::offset_of!(Superblock, device_bytes) == 80);
 const _: () = assert!(std::mem::offset_of!(Superblock, tail_position) == 120);
 const _: () = assert!(std::mem::offset_of!(Superblock, catalog) == 152);
 const _: () = assert!(std::mem::offset_of!(Superblock, next_volume) == 232);
-const _: () = assert!(std::mem::offset_of!(Superblock, reserved) == 248);
+const _: () = assert!(std::mem::offset_of!(Superblock, scrub_index) == 248);
+const _: () = assert!(std::mem::offset_of!(Superblock, reserved) == 312);
 
 /// "HOLDFAST".
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"HOLDFAST";
@@ -148,6 +167,30 @@ impl Superblock {
             lsn: self.tail_lsn.get(),
             chain: self.tail_chain.get(),
         }
+    }
+
+    /// How far the scrub is.
+    pub(crate) fn scrub(&self) -> ScrubRecord {
+        ScrubRecord {
+            place: PatrolPlace { tree: self.scrub_tree.get(), index: self.scrub_index.get() },
+            covered: self.scrub_covered.get(),
+            found: self.scrub_found.get(),
+            healed: self.scrub_healed.get(),
+            passes: self.scrub_passes.get(),
+            finished_unix: self.scrub_finished.get(),
+            last_found: self.scrub_last_found.get(),
+        }
+    }
+
+    pub(crate) fn set_scrub(&mut self, scrub: &ScrubRecord) {
+        self.scrub_tree.set(scrub.place.tree);
+        self.scrub_index.set(scrub.place.index);
+        self.scrub_covered.set(scrub.covered);
+        self.scrub_found.set(scrub.found);
+        self.scrub_healed.set(scrub.healed);
+        self.scrub_passes.set(scrub.passes);
+        self.scrub_finished.set(scrub.finished_unix);
+        self.scrub_last_found.set(scrub.last_found);
     }
 
     pub(crate) fn set_tail(&mut self, tail: LogTail) {

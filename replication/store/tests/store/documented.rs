@@ -71,6 +71,15 @@ fn superblock_is_documented_field_by_field() {
         next_volume,
         slot,
         used_extents,
+        scrub_index,
+        scrub_tree,
+        reserved2,
+        scrub_covered,
+        scrub_found,
+        scrub_healed,
+        scrub_passes,
+        scrub_finished,
+        scrub_last_found,
         reserved,
     });
 }
