@@ -15,6 +15,7 @@ use crate::format::{
     VERSION,
 };
 use crate::io::{Geometry, KEY_SUPER, SuperStep, SuperWriter, key_of, slot_page};
+use crate::ledger::damage_of;
 use crate::limits::{DEVICE_EXTENTS_MAX, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
 use crate::loads::{check_page, copy_to_read, is_inside};
 use crate::repair::Copy;
@@ -26,8 +27,9 @@ pub struct Mounted {
     pub store: Store,
     /// Where to start replaying the log.
     pub tail: LogTail,
-    /// The copy of the superblock (0 or 1) that was damaged and has been rewritten.
-    pub healed_superblock: Option<u32>,
+    /// The copy of the superblock that was damaged and has been rewritten. A power cut may have torn
+    /// it: that is nothing to worry about.
+    pub healed_superblock: Option<Damage>,
 }
 
 /// The machine that mounts a store.
@@ -43,7 +45,7 @@ pub struct Mount {
     store: Option<Store>,
     walk: Walk,
     pair: SuperWriter,
-    healed: Option<u32>,
+    healed: Option<Damage>,
     result: Option<Result<Mounted, MountError>>,
 }
 
@@ -169,7 +171,11 @@ impl Mount {
             (Ok(a), Ok(b)) if a.generation.get() >= b.generation.get() => (a, 0),
             (Ok(_), Ok(b)) => (b, 1),
         };
-        self.healed = [a, b].iter().position(|copy| copy.is_err()).map(|i| u32::from(i == 1));
+        let superblock = NodeId { owner: 0, level: 0, index: 0 };
+        self.healed = [(0, a), (1, b)].into_iter().find_map(|(slot, copy)| {
+            let fault = copy.as_ref().err()?;
+            Some(damage_of(superblock, slot_page(slot), (*fault).into(), true))
+        });
         check_superblock(newest, self.device_bytes)?;
         let mut store = Store::empty(newest.clone(), self.geometry, &self.options);
         store.next_slot = slot ^ 1;
@@ -341,7 +347,7 @@ impl Mount {
                 self.phase = Phase::Ended;
                 let store = self.store.take().expect("made before the walk");
                 let tail = store.log_tail();
-                let healed_superblock = self.healed;
+                let healed_superblock = self.healed.take();
                 self.result = Some(Ok(Mounted { store, tail, healed_superblock }));
                 Ok(())
             }

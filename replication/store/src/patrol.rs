@@ -18,7 +18,7 @@ use bdev::{BufMut, Completion, Data, Fifo, Pool, Request, Slots};
 use crate::flat::FlatTree;
 use crate::format::{
     Kind, LEAF_ENTRIES, LeafEntry, NodeId, OWNER_CATALOG, OWNER_SPACE, Page, PageFault, PagePtr,
-    Place, SlotFault, Superblock,
+    Place, Superblock,
 };
 use crate::io::KEY_PATROL;
 use crate::ledger::{CheckReport, Finding, Ledger, damage_of};
@@ -185,7 +185,7 @@ impl Patrol {
         assert!(self.flights.is_empty(), "the caller waited for the end of the last one");
         self.mode = mode;
         self.at = At::start(place);
-        self.done = Patrolled { place, ..Patrolled::default() };
+        self.done = Patrolled::default();
         self.leaf_at = None;
         self.may_read = false;
     }
@@ -252,7 +252,13 @@ impl Store {
 
     /// How far the patrol is.
     pub fn patrolled(&self) -> Patrolled {
-        self.patrol.done
+        let patrol = &self.patrol;
+        // What is not done yet is done again by who goes on from there.
+        let leaf =
+            patrol.leaf_at.map(|at| PatrolPlace { tree: at.node.owner, index: at.node.index });
+        let visit = patrol.flights.iter().map(|(_, visit)| visit.from.place);
+        let place = leaf.into_iter().chain(visit).fold(patrol.at.place, |a, b| a.min(b));
+        Patrolled { place, ..patrol.done }
     }
 
     /// The next extent whose data the scrub wants to be read; the patrol goes on behind the last.
@@ -329,7 +335,6 @@ impl Store {
                 Next::Pending => return,
                 Next::End => self.patrol.done.ended = self.patrol.flights.is_empty(),
             }
-            self.patrol.done.place = self.patrol.at.place;
         }
     }
 
@@ -420,10 +425,7 @@ impl Store {
             return match Superblock::parse(&page.0, slot) {
                 Ok(found) if found.generation == self.superblock.generation => Ok(()),
                 Ok(_) => Err(PageFault::Stale),
-                Err(SlotFault::Unreadable) => Err(PageFault::Unreadable),
-                Err(SlotFault::Magic) => Err(PageFault::Magic),
-                Err(SlotFault::Checksum) => Err(PageFault::Checksum),
-                Err(SlotFault::Slot) => Err(PageFault::Identity),
+                Err(fault) => Err(fault.into()),
             };
         }
         let header = self.catalog.header_node(visit.node);

@@ -251,6 +251,11 @@ impl Store {
         if self.catalog.is_sharing() { free - free.div_ceil(9) } else { free }
     }
 
+    /// Extents that hold nothing, the reserve for metadata included.
+    pub fn unused_extents(&self) -> u64 {
+        self.space.free()
+    }
+
     /// Extents of the area.
     pub fn total_extents(&self) -> u64 {
         self.space.total()

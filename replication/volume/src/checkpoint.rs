@@ -66,8 +66,11 @@ impl Checkpoint {
 impl Core {
     /// Destaging, checkpointing, forgetting, reclaiming: a bounded step of each.
     pub(crate) fn background(&mut self) -> bool {
-        let mut progress = self.forget_step();
+        let mut progress = self.forget_step() | self.check_step();
         if self.failed.is_some() || self.store.is_checkpointing() {
+            return progress;
+        }
+        if self.checking.holds() {
             return progress;
         }
         let still =
@@ -75,7 +78,9 @@ impl Core {
         if still && self.checkpoint_due() && self.begin_checkpoint() {
             return true;
         }
-        progress |= self.reclaim_step();
+        if !self.checking.is_on() {
+            progress |= self.reclaim_step();
+        }
         progress | self.destage_step()
     }
 
@@ -111,12 +116,14 @@ impl Core {
             && !self.store.is_checkpointing()
             && !self.store.is_dirty()
             && !self.store.is_repairing()
+            && !self.checking.is_on()
     }
 
     /// True when the next turn may get further although nothing completes until then.
     pub(crate) fn is_busy(&self) -> bool {
         let parked = self.parked_writes.len() + self.parked_reads.len() + self.parked_directs.len();
         parked > 0
+            || self.checking.is_on()
             || !self.destage.is_idle()
             || self.checkpoint.forgetting.is_some()
             || (self.wants_all() && !self.is_settled())

@@ -7,6 +7,7 @@ use store::Store;
 use wal::Wal;
 
 use crate::admission::Admission;
+use crate::checking::Checking;
 use crate::checkpoint::Checkpoint;
 use crate::commit::Pending;
 use crate::control::Controls;
@@ -26,6 +27,7 @@ use crate::overlay::Overlay;
 use crate::qos::Flows;
 use crate::read::Source;
 use crate::resize::Shrinking;
+use crate::scrub::Scrub;
 use crate::space::SpaceWatch;
 use crate::stats::Stats;
 
@@ -99,6 +101,8 @@ pub(crate) struct Core {
     pub(crate) space_watch: SpaceWatch,
     pub(crate) destage: Destage,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) scrub: Scrub,
+    pub(crate) checking: Checking,
     pub(crate) marks: Marks,
     pub(crate) controls: Controls,
     /// The volume that takes no new requests, because it is about to be restored.
@@ -145,11 +149,15 @@ impl Core {
         if parts.store.nodes().all(|node| node.is_active()) {
             checkpoint.nothing_deleted();
         }
+        let rate = parts.options.scrub_bytes_per_second;
+        let scrub = Scrub::new(rate, parts.store.scrub_record());
         Core {
             pool: parts.pool,
             device: parts.device,
             store: parts.store,
             checkpoint,
+            scrub,
+            checking: Checking::default(),
             wal: parts.wal,
             overlay: parts.overlay,
             layers: parts.layers,
@@ -200,7 +208,8 @@ impl Core {
         self.retry_parked();
         self.drive_controls();
         self.flush_directs();
-        let mut progress = self.background() | woke;
+        let scrubbed = self.scrub_step();
+        let mut progress = self.background() | woke | scrubbed;
         let before = self.device.machines.len();
         self.wal.poll_requests(&mut self.device.machines);
         self.store.poll_requests(&mut self.device.machines, &self.pool);
@@ -256,6 +265,10 @@ impl Core {
             (Purpose::CopyRead { .. }, Data::Into(buf)) => {
                 self.device.ios.remove(key);
                 self.on_copy_read(&io, completion.status, buf);
+            }
+            (Purpose::Scrub, Data::Into(buf)) => {
+                self.device.ios.remove(key);
+                self.on_scrub_read(completion.status, &buf);
             }
             (Purpose::Destage { .. }, Data::From(buf)) => {
                 self.on_destaged(key, completion.status, buf);

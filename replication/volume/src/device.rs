@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     WindowRead,
     /// The old content of an extent that is copied, and what it was tried already.
     CopyRead { slot: usize, attempts: u32 },
+    /// Written blocks of an extent, to be compared with their checksums.
+    Scrub,
     /// Blocks on their way from the log to their extent, with old ones if they are a copy's.
     Destage { attempts: u32, copy: Option<usize> },
 }
@@ -99,6 +101,11 @@ impl Device {
         self.queue.kick();
         self.queue.poll(&mut self.done);
         before > self.machines.len() + self.own.len() || !self.done.is_empty()
+    }
+
+    /// True when nothing waits for the device to take it.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.machines.is_empty() && self.own.is_empty()
     }
 
     /// Requests that the device has.

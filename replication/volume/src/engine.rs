@@ -8,6 +8,7 @@ use bdev::{Completion, Fifo, Info, Instant, Pool, Queue, Request};
 use store::{FormatOptions, VolumeId, VolumeRecord};
 
 use crate::admission::LogStatus;
+use crate::checking::CheckStatus;
 use crate::control::{Control, NewVolume, Shrink, Verb};
 use crate::core::{Core, QueueState, volume_info};
 use crate::details::Details;
@@ -16,6 +17,7 @@ use crate::error::{ControlError, Event, OpenError, Token};
 use crate::latency::Latency;
 use crate::opening::{Opening, Options};
 use crate::qos::{Qos, QosStatus};
+use crate::scrub::ScrubStatus;
 use crate::snapshot::{NewClone, NewSnapshot, Snapshot};
 use crate::space::SpaceState;
 use crate::stats::Stats;
@@ -284,6 +286,57 @@ impl Engine {
         self.core_mut().ok_or(ControlError::NotReady)?.space_of(id, from)
     }
 
+    /// Starts to scrub now, or goes on where a scrub was interrupted, at most so fast. It goes on by
+    /// itself from then on, a week after each pass. A rate of 0 stops it, as
+    /// [`Engine::scrub_pause`] does.
+    ///
+    /// # Errors
+    /// [`ControlError::NotReady`].
+    pub fn scrub_start(&mut self, bytes_per_second: u64) -> Result<(), ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        match bytes_per_second {
+            0 => core.pause_scrub(),
+            rate => core.start_scrub(rate),
+        }
+        Ok(())
+    }
+
+    /// Stops the scrub where it is, until [`Engine::scrub_start`]; a restart of the engine goes on
+    /// at the rate of its options.
+    ///
+    /// # Errors
+    /// [`ControlError::NotReady`].
+    pub fn scrub_pause(&mut self) -> Result<(), ControlError> {
+        self.scrub_start(0)
+    }
+
+    /// How far the scrub is. `None` until the engine is ready.
+    pub fn scrub_status(&self) -> Option<ScrubStatus> {
+        self.core().map(|core| core.scrub_status())
+    }
+
+    /// Says what time it is, in seconds since 1970: the engine has no clock of its own, and
+    /// remembers when a scrub ended. Without it a scrub begins soon after each start.
+    pub fn set_unix_time(&mut self, seconds: u64) {
+        if let Some(core) = self.core_mut() {
+            core.set_unix_time(seconds);
+        }
+    }
+
+    /// Starts to prove, while volumes are served, that maps, ownership and space map agree. Leaked
+    /// extents are given back and bad copies of metadata rewritten; everything else is named.
+    ///
+    /// # Errors
+    /// [`ControlError::NotReady`], and [`ControlError::Busy`] while a check is under way.
+    pub fn check_start(&mut self) -> Result<(), ControlError> {
+        self.core_mut().ok_or(ControlError::NotReady)?.start_check()
+    }
+
+    /// How the check is, or how the last one ended.
+    pub fn check_status(&self) -> CheckStatus {
+        self.core().map_or(CheckStatus::Never, |core| core.check_status())
+    }
+
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.core_mut()?.events.pop()
@@ -362,7 +415,8 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Instant> {
         let core = self.core()?;
         let limits = core.flows.wake_at.into_iter();
-        limits.chain(core.admission.wake_at).chain(core.background_timeout()).min()
+        let own = [core.admission.wake_at, core.background_timeout(), core.scrub_timeout()];
+        limits.chain(own.into_iter().flatten()).min()
     }
 
     /// A descriptor that turns readable when the device has something, if it has one.

@@ -79,6 +79,7 @@
 mod admission;
 mod apply;
 mod barrier;
+mod checking;
 mod checkpoint;
 mod commit;
 mod control;
@@ -105,6 +106,7 @@ mod queue;
 mod read;
 mod replay;
 mod resize;
+mod scrub;
 mod snapshot;
 mod space;
 mod stats;
@@ -113,19 +115,21 @@ mod write;
 mod zeroing;
 
 pub use admission::{LogStatus, Pressure};
+pub use checking::{CheckAborted, CheckStatus};
 pub use control::{NewVolume, Shrink};
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
 pub use latency::Latency;
 pub use limits::{
     ADMISSION_DEADLINE_NS, ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, EVENTS_MAX, FLOWS_MAX, OPS_MAX,
-    QUEUES_MAX, SNAPSHOT_GROUP_MAX, SPACE_LOW_PERCENT,
+    QUEUES_MAX, SCRUB_BYTES_PER_SECOND, SNAPSHOT_GROUP_MAX, SPACE_LOW_PERCENT,
 };
 pub use opening::Options;
 pub use qos::{Qos, QosStatus};
 pub use queue::VolumeQueue;
+pub use scrub::ScrubStatus;
 pub use snapshot::{NewClone, NewSnapshot, Snapshot};
 pub use space::SpaceState;
 pub use stats::Stats;
-pub use store::{FormatOptions, VolumeId};
+pub use store::{CheckReport, Finding, FormatOptions, VolumeId};
 pub use walk::{Change, ChangeKind, DiffStep, SpaceStep};

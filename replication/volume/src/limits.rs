@@ -148,6 +148,24 @@ pub(crate) const MARKS_MAX: usize = 4096;
 /// Times that a read is started over because its blocks moved under it.
 pub(crate) const READ_ATTEMPTS_MAX: u8 = 16;
 
+/// How fast a scrub reads when nothing else is asked for, in bytes a second: a TiB in 36 hours.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 8 << 20;
+
+/// How soon after it was opened a store is scrubbed. Nanoseconds.
+pub(crate) const SCRUB_DELAY_NS: u64 = 60 * 1_000_000_000;
+
+/// How long after the end of a scrub the next one begins. Nanoseconds: a week.
+pub(crate) const SCRUB_INTERVAL_NS: u64 = 7 * 86_400 * 1_000_000_000;
+
+/// Bytes that a scrub may read at once after a time without reading.
+pub(crate) const SCRUB_BURST_BYTES: i64 = 1 << 20;
+
+/// A scrub saves where it is after so many bytes (and with each checkpoint that there is anyway).
+pub(crate) const SCRUB_SAVE_BYTES: u64 = 1 << 30;
+
+/// Times that a scrub reads an extent before blocks that do not match count as damaged.
+pub(crate) const SCRUB_ATTEMPTS_MAX: u8 = 3;
+
 /// Times that a destage write is repeated when the device fails it.
 pub(crate) const DESTAGE_ATTEMPTS_MAX: u32 = 3;
 

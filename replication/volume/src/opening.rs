@@ -10,11 +10,12 @@ use crate::core::{Core, Parts};
 use crate::cow::Cow;
 use crate::destage::Destage;
 use crate::device::{BLOCK, Device};
-use crate::error::OpenError;
+use crate::error::{Event, OpenError};
 use crate::journal::{Journal, Marks};
 use crate::layers::Layers;
 use crate::limits::{
-    ADMISSION_DEADLINE_NS, COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX, SPACE_LOW_PERCENT,
+    ADMISSION_DEADLINE_NS, COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX,
+    SCRUB_BYTES_PER_SECOND, SPACE_LOW_PERCENT,
 };
 use crate::overlay::Overlay;
 use crate::replay::{Replayed, claim};
@@ -34,6 +35,8 @@ pub struct Options {
     pub admission_deadline_ns: u64,
     /// Percent of the store from which space is low.
     pub space_low_percent: u64,
+    /// How fast the scrub reads, in bytes a second; 0 for no scrub.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for Options {
@@ -44,6 +47,7 @@ impl Default for Options {
             idle_ns: IDLE_NS,
             admission_deadline_ns: ADMISSION_DEADLINE_NS,
             space_low_percent: SPACE_LOW_PERCENT,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
         }
     }
 }
@@ -54,6 +58,8 @@ pub(crate) struct Opening {
     info: Info,
     options: Options,
     stage: Stage,
+    /// The copy of the superblock that the mount has rewritten.
+    healed: Option<store::Damage>,
     /// Last, so that it is dropped after everything that holds its segments.
     pool: Rc<Pool>,
 }
@@ -84,12 +90,12 @@ impl Opening {
     ) -> Result<Opening, OpenError> {
         let format = Format::new(&info, format).map_err(OpenError::Format)?;
         let stage = Stage::Format(Box::new(format));
-        Ok(Opening { device, pool, info, options, stage })
+        Ok(Opening { device, pool, info, options, stage, healed: None })
     }
 
     pub(crate) fn open(device: Device, info: Info, pool: Rc<Pool>, options: Options) -> Opening {
         let stage = Stage::Mount(Box::new(new_mount(&info, &options)));
-        Opening { device, pool, info, options, stage }
+        Opening { device, pool, info, options, stage, healed: None }
     }
 
     /// Log blocks that were scanned, of how many; `None` before the scan.
@@ -134,6 +140,7 @@ impl Opening {
                 None => Stage::Mount(mount),
                 Some(Err(error)) => return Err(OpenError::Mount(error)),
                 Some(Ok(mounted)) => {
+                    self.healed = mounted.healed_superblock;
                     Stage::Scan(Box::new(self.begin_scan(mounted.store, mounted.tail)?))
                 }
             },
@@ -186,7 +193,7 @@ impl Opening {
         let cow = Cow::new(copies);
         let wal = Wal::new(config, tail, head, &self.pool).map_err(OpenError::LogConfig)?;
         let payload = config.group_bytes / BLOCK - wal::HEADER_BLOCKS_MAX;
-        Ok(Box::new(Core::new(Parts {
+        let mut core = Box::new(Core::new(Parts {
             pool: self.pool,
             device: self.device,
             store,
@@ -200,7 +207,11 @@ impl Opening {
             piece_blocks: payload.min(wal::RECORD_BLOCKS_MAX) as u64,
             options: self.options.clone(),
             replayed: replay.replayed,
-        })))
+        }));
+        if let Some(damage) = self.healed {
+            core.report(Event::Metadata(damage));
+        }
+        Ok(core)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{PagePtr, crc32c};
+use super::{PageFault, PagePtr, crc32c};
 use crate::limits::PAGE_BYTES;
 use crate::{LogTail, PatrolPlace, ScrubRecord};
 
@@ -134,6 +134,17 @@ impl fmt::Display for SlotFault {
             SlotFault::Checksum => "checksum mismatch",
             SlotFault::Slot => "the copy of the other slot",
         })
+    }
+}
+
+impl From<SlotFault> for PageFault {
+    fn from(fault: SlotFault) -> PageFault {
+        match fault {
+            SlotFault::Unreadable => PageFault::Unreadable,
+            SlotFault::Magic => PageFault::Magic,
+            SlotFault::Checksum => PageFault::Checksum,
+            SlotFault::Slot => PageFault::Identity,
+        }
     }
 }
 

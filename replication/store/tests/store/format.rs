@@ -180,7 +180,11 @@ fn damaged_superblock_copy_is_noticed_and_healed() {
         let damaged = Disk::from_image(4096, image.clone());
         damaged.flip(slot * EXTENT + byte);
         let mounted = mount(&damaged, &pool, 24).unwrap();
-        assert_eq!(mounted.healed_superblock.map(|s| s as usize), Some(slot), "byte {byte}");
+        assert_eq!(
+            mounted.healed_superblock.map(|d| d.page),
+            Some(slot as u64 * 16),
+            "byte {byte}"
+        );
         assert!(check_disk(&damaged, &pool, false).is_clean());
     }
     disk.flip(0);

@@ -9,6 +9,7 @@ mod garbage;
 mod large;
 mod map;
 mod pages;
+mod patrol;
 mod rig;
 mod snapshots;
 mod space;
