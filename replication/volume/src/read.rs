@@ -84,8 +84,11 @@ impl Core {
             return true;
         }
         let (seen, volume, blocks) = (op.seen, op.volume, op.first..op.first + op.blocks);
-        let is_newer =
-            |block| self.overlay.find(volume, block).is_some_and(|version| version.lsn >= seen.0);
+        let chain = self.layers.chain(volume);
+        let is_newer = |block| {
+            let mut versions = chain.layers().iter().map(|&layer| self.overlay.find(layer, block));
+            versions.any(|version| version.is_some_and(|version| version.lsn >= seen.0))
+        };
         // A checkpoint may have taken what was newer out of the overlay.
         seen == now || (seen.1 == now.1 && !blocks.into_iter().any(is_newer))
     }
