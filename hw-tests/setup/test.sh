@@ -146,6 +146,7 @@ done
 count loom env RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$target/loom" \
     cargo test --locked -p bdev --lib loom
 count sim cargo run --profile sim --locked -p sim -- --seed 1 --seeds 300 --jobs 2
+count mutants cargo run --profile sim --locked --features planted -p sim -- --mutants --jobs 2
 wanted lab && lab
 
 echo

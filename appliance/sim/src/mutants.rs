@@ -35,6 +35,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { bug: Planted::ResizeNotApplied, seeds: 100 },
     Mutant { bug: Planted::ResizeNotReplayed, seeds: 100 },
     Mutant { bug: Planted::StaleTail, seeds: 100 },
+    Mutant { bug: Planted::SuperBeforePages, seeds: 100 },
     Mutant { bug: Planted::TailTooFar, seeds: 100 },
     Mutant { bug: Planted::NoLock, seeds: 100 },
     Mutant { bug: Planted::WriterForgotten, seeds: 100 },
@@ -58,7 +59,6 @@ pub const SURVIVORS: &[Planted] = &[
     Planted::ReservationLeak,
     Planted::SharedFreed,
     Planted::SharedInPlace,
-    Planted::SuperBeforePages,
 ];
 
 /// What became of a mutant.
