@@ -219,6 +219,7 @@ impl Core {
         progress |= self.drive_log();
         progress |= self.drive_store();
         self.watch_space();
+        self.watch_device();
         progress
     }
 
@@ -226,6 +227,7 @@ impl Core {
     fn complete(&mut self) -> bool {
         let progress = !self.device.done.is_empty();
         while let Some(completion) = self.device.done.pop() {
+            self.device.end(&completion);
             if !completion.status.is_ok() {
                 self.stats.device_errors += 1;
             }
@@ -279,6 +281,7 @@ impl Core {
 
     /// Takes requests of a queue while there is room.
     pub(crate) fn submit(&mut self, queue: u32, requests: &mut Fifo<Request>) {
+        let quarantined = self.is_quarantined();
         loop {
             let Some(state) = self.queues.get_mut(queue) else { return };
             if self.quiesced == Some(state.volume) {
@@ -293,6 +296,7 @@ impl Core {
                 return;
             }
             let refused = if state.gone { Err(Status::Gone) } else { state.check(next) };
+            let refused = if quarantined { Err(Status::Io) } else { refused };
             let limited = refused.is_ok() && next.op != Op::Flush;
             if limited && !self.flows.take(state.flow, data_bytes(next, &state.info), self.now) {
                 return;

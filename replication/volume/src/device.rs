@@ -1,7 +1,10 @@
 //! The engine's side of its device: outboxes, the table of its own requests, byte counters.
 
+use std::time::Duration;
+
 use bdev::{Buf, BufMut, Completion, Fifo, Flags, Info, Lba, Queue, Request, Slots, Tag};
 
+use crate::health::Watch;
 use crate::limits::{IOS_MAX, RUN_BLOCKS_MAX};
 use crate::read::Source;
 
@@ -72,10 +75,13 @@ pub(crate) struct Device {
     pub(crate) ios: Slots<Io>,
     pub(crate) done: Fifo<Completion>,
     pub(crate) written: Written,
+    /// When each of the engine's own requests was handed over, as long as the device has it.
+    began: Box<[Option<Duration>]>,
+    pub(crate) watch: Watch,
 }
 
 impl Device {
-    pub(crate) fn new(queue: Box<dyn Queue>, info: &Info) -> Device {
+    pub(crate) fn new(queue: Box<dyn Queue>, info: &Info, deadline_ns: u64) -> Device {
         Device {
             queue,
             block_bytes: info.block_size,
@@ -85,7 +91,22 @@ impl Device {
             ios: Slots::new(IOS_MAX),
             done: Fifo::new(256),
             written: Written::default(),
+            began: vec![None; IOS_MAX].into(),
+            watch: Watch::new(deadline_ns),
         }
+    }
+
+    /// When the oldest of the engine's own requests was handed over.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        self.began.iter().flatten().min().copied()
+    }
+
+    /// A request has come back.
+    pub(crate) fn end(&mut self, completion: &Completion) {
+        let tag = completion.tag;
+        let own = tag.0 >> 28 == TAG_CLASS;
+        let began = own.then(|| self.began[(tag.0 & KEY_MASK) as usize].take()).flatten();
+        self.watch.end(tag, began, completion.status);
     }
 
     /// Free slots for the engine's own requests.
@@ -152,6 +173,7 @@ impl Device {
     /// Counts the bytes of the machines' requests that were pushed since there were `before`.
     pub(crate) fn count_machines(&mut self, before: usize) {
         for request in self.machines.iter().skip(before) {
+            self.watch.begin_machine(request.tag);
             let bytes = u64::from(request.blocks) * u64::from(self.block_bytes);
             match (request.op, request.tag.0 >> 28) {
                 (bdev::Op::Write, wal::TAG_CLASS) => self.written.log += bytes,
@@ -163,6 +185,7 @@ impl Device {
     }
 
     fn push(&mut self, request: Request) {
+        self.began[(request.tag.0 & KEY_MASK) as usize] = Some(self.watch.clock());
         let pushed = self.own.push(request);
         assert!(pushed.is_ok(), "one request for each slot");
     }
@@ -189,6 +212,9 @@ impl Io {
         io
     }
 }
+
+/// The part of a tag that says which slot.
+const KEY_MASK: u32 = 0x0fff_ffff;
 
 fn tag(key: u32) -> Tag {
     Tag(TAG_CLASS << 28 | key)

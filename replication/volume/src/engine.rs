@@ -14,6 +14,7 @@ use crate::core::{Core, QueueState, volume_info};
 use crate::details::Details;
 use crate::device::Device;
 use crate::error::{ControlError, Event, OpenError, Token};
+use crate::health::HealthStatus;
 use crate::latency::Latency;
 use crate::opening::{Opening, Options};
 use crate::qos::{Qos, QosStatus};
@@ -76,7 +77,7 @@ impl Engine {
         format: &FormatOptions,
         options: &Options,
     ) -> Result<Engine, OpenError> {
-        let device = Device::new(device, info);
+        let device = Device::new(device, info, options.device_deadline_ns);
         let (info, pool, options) = (info.clone(), Rc::clone(pool), options.clone());
         let opening = Opening::create(device, info, pool, format, options)?;
         Ok(Engine { state: State::Opening(Box::new(opening)) })
@@ -85,7 +86,7 @@ impl Engine {
     /// Opens the store behind `device`: mounts it and recovers the log. The work is done by
     /// [`Engine::drive`].
     pub fn open(device: Box<dyn Queue>, info: &Info, pool: &Rc<Pool>, options: &Options) -> Engine {
-        let device = Device::new(device, info);
+        let device = Device::new(device, info, options.device_deadline_ns);
         let opening = Opening::open(device, info.clone(), Rc::clone(pool), options.clone());
         Engine { state: State::Opening(Box::new(opening)) }
     }
@@ -383,6 +384,12 @@ impl Engine {
         self.core().map(|core| &core.admission.waits)
     }
 
+    /// How the device is; [`Event::Health`] tells of changes. A quarantined one stays so until the
+    /// store is opened again.
+    pub fn health(&self) -> HealthStatus {
+        self.core().map_or_else(HealthStatus::default, Core::health)
+    }
+
     /// How full the store is; [`Event::Space`] tells of changes.
     pub fn space_state(&self) -> SpaceState {
         self.core().map_or_else(SpaceState::default, |core| core.space_watch.state)
@@ -415,7 +422,12 @@ impl Engine {
     pub fn next_timeout(&self) -> Option<Instant> {
         let core = self.core()?;
         let limits = core.flows.wake_at.into_iter();
-        let own = [core.admission.wake_at, core.background_timeout(), core.scrub_timeout()];
+        let own = [
+            core.admission.wake_at,
+            core.device_timeout(),
+            core.background_timeout(),
+            core.scrub_timeout(),
+        ];
         limits.chain(own.into_iter().flatten()).min()
     }
 

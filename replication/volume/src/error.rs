@@ -6,6 +6,7 @@ use bdev::Status;
 use store::{FormatError, MountError, VolumeError, VolumeId};
 use wal::ScanError;
 
+use crate::health::Health;
 use crate::space::SpaceState;
 
 /// Why an engine could not be opened.
@@ -133,6 +134,13 @@ pub enum Event {
         place: Damaged,
         /// Where that is, in bytes from the start of the device (of the page, for the map).
         byte: u64,
+    },
+    /// The verdict on the device changed.
+    Health {
+        /// How it is now.
+        health: Health,
+        /// What it is judged by.
+        why: &'static str,
     },
     /// The store crossed a threshold of space, upwards or downwards.
     Space {

@@ -91,6 +91,7 @@ mod device;
 mod engine;
 mod error;
 mod exclusive;
+mod health;
 mod journal;
 mod latency;
 mod layers;
@@ -119,10 +120,11 @@ pub use checking::{CheckAborted, CheckStatus};
 pub use control::{NewVolume, Shrink};
 pub use engine::{Engine, Volume};
 pub use error::{ControlError, Damaged, Event, OpenError, Token};
+pub use health::{Health, HealthStatus};
 pub use latency::Latency;
 pub use limits::{
-    ADMISSION_DEADLINE_NS, ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, EVENTS_MAX, FLOWS_MAX, OPS_MAX,
-    QUEUES_MAX, SCRUB_BYTES_PER_SECOND, SNAPSHOT_GROUP_MAX, SPACE_LOW_PERCENT,
+    ADMISSION_DEADLINE_NS, ATOMIC_BYTES, CHANGES_MAX, CONTROLS_MAX, DEVICE_DEADLINE_NS, EVENTS_MAX,
+    FLOWS_MAX, OPS_MAX, QUEUES_MAX, SCRUB_BYTES_PER_SECOND, SNAPSHOT_GROUP_MAX, SPACE_LOW_PERCENT,
 };
 pub use opening::Options;
 pub use qos::{Qos, QosStatus};

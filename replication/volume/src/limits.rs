@@ -1,5 +1,7 @@
 //! The named limits of an engine, and what happens at each.
 
+use std::time::Duration;
+
 /// Host requests in an engine at one time, over all its queues. A queue takes no more requests
 /// while it is full: they stay with the caller, which is back-pressure.
 pub const OPS_MAX: usize = 1024;
@@ -40,6 +42,35 @@ pub(crate) const DELAY_MAX_NS: u64 = 100_000_000;
 /// How long a write may wait for log, space, a lock or a page before it is given back with a
 /// status that says "again". Hosts give up after 30 s.
 pub const ADMISSION_DEADLINE_NS: u64 = 20_000_000_000;
+
+/// How long the device may take for a request before it is quarantined, when nothing else is asked
+/// for. Hosts give up after 30 s.
+pub const DEVICE_DEADLINE_NS: u64 = 15_000_000_000;
+
+/// Errors in a row, of whatever requests, after which the device is quarantined.
+pub(crate) const DEVICE_ERRORS_MAX: u32 = 32;
+
+/// Longest step of the clock that the device is judged by: more than that was a pause of ours.
+pub(crate) const DEVICE_STEP: Duration = Duration::from_secs(1);
+
+/// How often the oldest request is looked for.
+pub(crate) const DEVICE_LOOK: Duration = Duration::from_millis(100);
+
+/// Requests of the log and the store whose latency is measured at one time.
+pub(crate) const DEVICE_MACHINES_MAX: usize = 128;
+
+/// How much of a device's latency is judged at once, in how many windows in a row, and from how
+/// many requests on.
+pub(crate) const SLOW_WINDOW: Duration = Duration::from_secs(10);
+pub(crate) const SLOW_WINDOWS: u32 = 3;
+pub(crate) const SLOW_REQUESTS_MIN: u64 = 32;
+
+/// 99th percentile of a window that is slow on any device, in nanoseconds.
+pub(crate) const SLOW_NS: u64 = 500_000_000;
+
+/// How many times the best window it must be to be an outlier, and how much at least.
+pub(crate) const SLOW_FACTOR: u64 = 20;
+pub(crate) const SLOW_FLOOR_NS: u64 = 50_000_000;
 
 /// Volumes with queues or limits of one engine. Opening a queue, or setting a limit, fails beyond.
 pub const FLOWS_MAX: usize = 2048;

@@ -1,6 +1,9 @@
 //! The line of writes that wait: who is tried again, and in which order.
 
+use bdev::Status;
+
 use crate::core::Core;
+use crate::health::Health;
 use crate::limits::FAIR_ROUNDS_MAX;
 use crate::op::HostOp;
 
@@ -11,7 +14,12 @@ impl Core {
         self.admission.wake_at = None;
         for _ in 0..self.parked_reads.len() {
             let key = self.parked_reads.pop().expect("counted");
-            self.ops.get_mut(key).expect("parked operations live").parked = false;
+            let op = self.ops.get_mut(key).expect("parked operations live");
+            op.parked = false;
+            if self.device.watch.health == Health::Quarantined {
+                op.again = false;
+                op.fail(Status::Io);
+            }
             self.try_read(key);
         }
         let woken =

@@ -14,7 +14,7 @@ use crate::error::{Event, OpenError};
 use crate::journal::{Journal, Marks};
 use crate::layers::Layers;
 use crate::limits::{
-    ADMISSION_DEADLINE_NS, COPIES_MAX, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX,
+    ADMISSION_DEADLINE_NS, COPIES_MAX, DEVICE_DEADLINE_NS, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX,
     SCRUB_BYTES_PER_SECOND, SPACE_LOW_PERCENT,
 };
 use crate::overlay::Overlay;
@@ -33,6 +33,8 @@ pub struct Options {
     pub idle_ns: u64,
     /// How long a write may wait before it is given back with a status that says "again".
     pub admission_deadline_ns: u64,
+    /// How long the device may take for a request before it is quarantined.
+    pub device_deadline_ns: u64,
     /// Percent of the store from which space is low.
     pub space_low_percent: u64,
     /// How fast the scrub reads, in bytes a second; 0 for no scrub.
@@ -46,6 +48,7 @@ impl Default for Options {
             group_bytes: None,
             idle_ns: IDLE_NS,
             admission_deadline_ns: ADMISSION_DEADLINE_NS,
+            device_deadline_ns: DEVICE_DEADLINE_NS,
             space_low_percent: SPACE_LOW_PERCENT,
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
         }

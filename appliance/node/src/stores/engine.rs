@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bdev::{Bdev, Instant, Pool, Queue, QueueCx};
 use volume::{
-    ControlError, Engine, Event, FormatOptions, NewClone, NewSnapshot, NewVolume, Options, Shrink,
-    Token, VolumeQueue,
+    ControlError, Engine, Event, FormatOptions, Health, NewClone, NewSnapshot, NewVolume, Options,
+    Shrink, Token, VolumeQueue,
 };
 
 use super::Store;
@@ -85,8 +85,11 @@ impl EngineStore {
             match event {
                 None => return,
                 Some(Event::Control { token, result }) => self.finish(token, result),
-                Some(Event::Failed { what, status }) => {
+                Some(Event::Failed { what, status }) if self.failure.is_empty() => {
                     self.failure = format!("the device failed {what}: {status:?}");
+                }
+                Some(Event::Health { health: Health::Quarantined, why }) => {
+                    self.failure = format!("the device is quarantined for {why}");
                 }
                 // Counted by the engine.
                 Some(_) => (),
