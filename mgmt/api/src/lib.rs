@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod advise;
 mod block;
 mod error;
 mod event;
@@ -40,6 +41,7 @@ mod stats;
 mod store;
 mod volume;
 
+pub use advise::{LogAdvice, LogDemand, advise_log, judge_log};
 pub use block::BlockSize;
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, Severity};
