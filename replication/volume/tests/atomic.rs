@@ -10,7 +10,7 @@ mod support;
 use bdev::{Data, Fifo, Lba, Op, Queue, Request, Rng, Status, Tag};
 use bdev_sim::{FaultPlan, Image, SimDisk};
 use support::{Rig, env, options};
-use volume::{ATOMIC_BYTES, VolumeQueue};
+use volume::{ATOMIC_BYTES, NewSnapshot, VolumeQueue};
 
 const SECTOR: usize = 512;
 const SECTORS: usize = 384;
@@ -275,6 +275,10 @@ fn read_that_waits_half_way_starts_over_when_its_blocks_are_written() {
     for lba in [6, 1, 4, 7, 0, 3, 5, 2] {
         assert_eq!(rig.write(&mut queue, lba, &[1; 4096]), Status::Ok);
     }
+    // What is written from here on is in another layer than what is there.
+    let new = NewSnapshot { volume: id, uuid: [9; 16], name: "s" };
+    let token = rig.engine.borrow_mut().create_snapshots(&[new]).unwrap();
+    rig.control_result(token).unwrap();
     let (read, write) = (rig.pool.take(32 << 10).unwrap(), rig.buffer(&[2; 8 * 4096]));
     let mut held = Vec::new();
     while let Some(buf) = rig.pool.take(4096) {
