@@ -32,6 +32,18 @@ impl Scratch {
     /// # Errors
     /// What the system answered.
     pub fn create(folder: &Path, bytes: u64) -> Result<Scratch, BenchError> {
+        Scratch::create_with(folder, bytes, Allocation::Full)
+    }
+
+    /// The same, with its space taken at once or when it is written.
+    ///
+    /// # Errors
+    /// What the system answered.
+    pub fn create_with(
+        folder: &Path,
+        bytes: u64,
+        allocation: Allocation,
+    ) -> Result<Scratch, BenchError> {
         let system = |what: &str| {
             let what = format!("{what} in {}", folder.display());
             move |source| BenchError::System { what, source }
@@ -40,7 +52,7 @@ impl Scratch {
         let path = folder.join(format!("store-{}", process::id()));
         // A file of an earlier process with this number, which was killed.
         let _ = fs::remove_file(&path);
-        create_file(&path, bytes, Allocation::Full).map_err(system("a file"))?;
+        create_file(&path, bytes, allocation).map_err(system("a file"))?;
         Ok(Scratch { path })
     }
 
@@ -103,22 +115,39 @@ impl Rig {
     /// # Errors
     /// When the device, the format or the volume is refused.
     pub fn create(device: &dyn Bdev, bytes: u64, log_bytes: u64) -> Result<Rig, BenchError> {
+        let mut rig = Rig::format(device, log_bytes)?;
+        rig.add_volume(bytes)?;
+        Ok(rig)
+    }
+
+    /// Writes a new store with a log of `log_bytes` to `device`. It has no volume.
+    ///
+    /// # Errors
+    /// When the device or the format is refused.
+    pub fn format(device: &dyn Bdev, log_bytes: u64) -> Result<Rig, BenchError> {
         let pool = new_pool()?;
         let queue = open(device, &pool)?;
         let format = FormatOptions { uuid: UUID, log_bytes: Some(log_bytes), overwrite: true };
         let engine = Engine::create(queue, device.info(), &pool, &format, &options())
             .map_err(|error| BenchError::Engine(error.to_string()))?;
-        let mut rig = Rig::bring_up(engine, pool)?;
+        Rig::bring_up(engine, pool)
+    }
+
+    /// Creates the volume, of `bytes`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn add_volume(&mut self, bytes: u64) -> Result<(), BenchError> {
         let new = NewVolume { uuid: UUID, name: "bench", size: bytes, block_bytes: BLOCK_SIZE };
         let refused = |error: volume::ControlError| BenchError::Engine(error.to_string());
-        rig.engine.borrow_mut().create_volume(&new).map_err(refused)?;
-        rig.volume = loop {
-            rig.turn();
-            if let Some(Event::Control { result, .. }) = rig.engine.borrow_mut().poll_event() {
+        self.engine.borrow_mut().create_volume(&new).map_err(refused)?;
+        self.volume = loop {
+            self.turn();
+            if let Some(Event::Control { result, .. }) = self.engine.borrow_mut().poll_event() {
                 break result.map_err(refused)?;
             }
         };
-        Ok(rig)
+        Ok(())
     }
 
     /// Mounts the store on `device`, recovers its log, and takes its first volume.

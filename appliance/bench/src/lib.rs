@@ -51,6 +51,7 @@
 pub mod callgrind;
 pub mod client;
 pub mod clock;
+mod counted;
 pub mod direct;
 pub mod engine;
 mod error;
@@ -64,15 +65,18 @@ pub mod meter;
 pub mod network;
 mod options;
 pub mod pipe;
+mod ram;
 pub mod raw;
 pub mod report;
 mod shape;
 mod size;
+mod steady;
 pub mod suite;
 pub mod table;
 pub mod target;
 pub mod verify;
 pub mod workload;
+mod zipf;
 
 pub use error::BenchError;
 pub use histogram::Histogram;

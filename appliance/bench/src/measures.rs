@@ -5,7 +5,8 @@ use std::time::Duration;
 use bdev::Bdev;
 
 use crate::clock::Clock;
-use crate::direct::BLOCK_SIZE;
+use crate::counted::Counted;
+use crate::direct::{BLOCK_SIZE, fill};
 use crate::engine::{Rig, Scratch, device_bytes, memory};
 use crate::error::BenchError;
 use crate::job::{Job, JobPlan, Timeline, run};
@@ -14,34 +15,62 @@ use crate::report::{Fact, nanoseconds};
 use crate::size::show_size;
 use crate::workload::{Rw, Workload};
 
-/// Log of the stores whose amplification is measured: small, so that it goes round many times.
-const LOG_BYTES: u64 = 64 << 20;
-
 /// How often the volume is overwritten.
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 6;
 
-/// Share of the log, in percent, that is filled before the kill. The engine starts to destage
-/// before that; a store in memory is filled faster than it destages.
+/// Share of the log, in percent, that is filled before the kill. A store in memory is filled faster
+/// than it destages, up to where writers are slowed down.
 const FULL_PERCENT: u64 = 60;
 
 /// Seconds after which a log that does not get full is taken as it is.
 const FILL_TIME: Duration = Duration::from_secs(10);
 
-/// Bytes written to the device for each byte from the host, from the first write until everything
-/// is in its place and checkpointed. On a disk in memory: the number does not depend on the disk.
+/// The log of the recovery that is measured in memory, and the volume that fills it.
+const LARGE_LOG_BYTES: u64 = 1 << 30;
+const LARGE_VOLUME_BYTES: u64 = 1 << 30;
+
+/// A workload whose write amplification is measured.
+pub struct Amplified {
+    /// What is written.
+    pub rw: Rw,
+    /// Bytes of each write.
+    pub bytes: u32,
+    /// The volume is so many times the log: the larger, the fewer writes meet in the log.
+    pub by_log: u64,
+}
+
+/// Bytes written to the device for each byte from the host, over a run that overwrites the volume
+/// several times, until everything is in its place and checkpointed. Counted at the device, which
+/// is in memory: the number does not depend on how fast it is.
 ///
 /// # Errors
 /// An engine or a run that failed.
-pub fn amplification(options: &Options, rw: Rw, bytes: u32) -> Result<Fact, BenchError> {
-    let device = memory(device_bytes(options.size, LOG_BYTES))?;
-    let rig = Rig::create(device.as_ref(), options.size, LOG_BYTES)?;
+pub fn amplification(options: &Options, measured: &Amplified) -> Result<Fact, BenchError> {
+    let Amplified { rw, bytes, by_log } = *measured;
+    let log_bytes = options.size / by_log;
+    let device = Counted::new(memory(device_bytes(options.size, log_bytes))?);
+    let rig = Rig::create(&device, options.size, log_bytes)?;
+    let blocks = options.size / u64::from(BLOCK_SIZE);
+    fill(rig.queue(8)?, rig.pool(), BLOCK_SIZE, blocks)?;
+    let before = (device.written_bytes(), rig.stats().host_written_bytes);
     let ios = options.size * ROUNDS / u64::from(bytes);
-    write(&rig, options, rw, bytes, ios, || false)?;
-    let stats = rig.shutdown();
-    let device = stats.log_written_bytes + stats.data_written_bytes + stats.metadata_written_bytes;
-    let milli = device.saturating_mul(1000).checked_div(stats.host_written_bytes).unwrap_or(0);
+    write(&rig, Writes { rw, bytes, blocks, ios, seed: options.seed }, || false)?;
+    let host = rig.shutdown().host_written_bytes - before.1;
+    let written = device.written_bytes() - before.0;
+    let milli = written.saturating_mul(1000).checked_div(host).unwrap_or(0);
     let size = show_size(u64::from(bytes));
-    Ok(Fact::new(&format!("write amplification, {size} {rw}"), milli, "bytes/byte"))
+    let name = format!("write amplification, {size} {rw} qd32, volume {by_log} times the log");
+    Ok(Fact::new(&name, milli, "bytes/byte"))
+}
+
+/// [`recovery`] of a large log, in memory: what it costs beside reading the log.
+///
+/// # Errors
+/// An engine or a run that failed.
+pub fn large_recovery(options: &Options) -> Result<Vec<Fact>, BenchError> {
+    let device = memory(device_bytes(LARGE_VOLUME_BYTES, LARGE_LOG_BYTES))?;
+    let (volume, log) = (LARGE_VOLUME_BYTES, LARGE_LOG_BYTES);
+    recovered(options, device.as_ref(), volume, log, "log of 1 GiB in memory")
 }
 
 /// Fills the log, drops the engine as a kill would, and times the next open. Then times an open
@@ -53,26 +82,43 @@ pub fn recovery(options: &Options) -> Result<Vec<Fact>, BenchError> {
     let log_bytes = options.log_size;
     let scratch = Scratch::create(&options.folder, device_bytes(options.size, log_bytes))?;
     let device = scratch.open()?;
-    let rig = Rig::create(device.as_ref(), options.size, log_bytes)?;
+    let name = format!("log of {}", show_size(log_bytes));
+    recovered(options, device.as_ref(), options.size, log_bytes, &name)
+}
+
+fn recovered(
+    options: &Options,
+    device: &dyn Bdev,
+    volume_bytes: u64,
+    log_bytes: u64,
+    name: &str,
+) -> Result<Vec<Fact>, BenchError> {
+    let rig = Rig::create(device, volume_bytes, log_bytes)?;
     let clock = Clock::start();
     let full = || {
         let late = clock.now().as_ns() > nanoseconds(FILL_TIME);
         late || rig.stats().log_used_bytes * 100 >= log_bytes * FULL_PERCENT
     };
-    write(&rig, options, Rw::RandWrite, BLOCK_SIZE, u64::MAX, full)?;
+    let (rw, blocks) = (Rw::RandWrite, volume_bytes / u64::from(BLOCK_SIZE));
+    let writes = Writes { rw, bytes: BLOCK_SIZE, blocks, ios: u64::MAX, seed: options.seed };
+    write(&rig, writes, full)?;
     let used = rig.stats().log_used_bytes;
     drop(rig);
-    let (rig, time) = timed_open(device.as_ref())?;
+    let (rig, time) = timed_open(device)?;
     let records = rig.stats().replayed_records;
     rig.shutdown();
-    let (rig, clean) = timed_open(device.as_ref())?;
+    let (rig, clean) = timed_open(device)?;
     rig.shutdown();
     let milli = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     Ok(vec![
-        Fact::new("recovery after a kill", milli(time), "ms"),
-        Fact::new("log in use at the kill", (used >> 10).saturating_mul(1000) >> 10, "MiB"),
-        Fact::new("records replayed", records.saturating_mul(1000), "records"),
-        Fact::new("open after a clean shutdown", milli(clean), "ms"),
+        Fact::new(&format!("recovery after a kill, {name}"), milli(time), "ms"),
+        Fact::new(
+            &format!("log in use at the kill, {name}"),
+            used.saturating_mul(1000) >> 20,
+            "MiB",
+        ),
+        Fact::new(&format!("records replayed, {name}"), records.saturating_mul(1000), "records"),
+        Fact::new(&format!("open after a clean shutdown, {name}"), milli(clean), "ms"),
     ])
 }
 
@@ -82,20 +128,26 @@ fn timed_open(device: &dyn Bdev) -> Result<(Rig, Duration), BenchError> {
     Ok((rig, Duration::from_nanos(clock.now().as_ns())))
 }
 
-/// Writes `ios` times, or until `enough`, which is asked now and then.
-fn write(
+/// What is written at depth 32.
+pub(crate) struct Writes {
+    pub(crate) rw: Rw,
+    pub(crate) bytes: u32,
+    /// Blocks of the volume that are used.
+    pub(crate) blocks: u64,
+    pub(crate) ios: u64,
+    pub(crate) seed: u64,
+}
+
+/// Writes so often, or until `enough`, which is asked now and then.
+pub(crate) fn write(
     rig: &Rig,
-    options: &Options,
-    rw: Rw,
-    bytes: u32,
-    ios: u64,
+    writes: Writes,
     enough: impl Fn() -> bool,
 ) -> Result<(), BenchError> {
     const SLICE: u64 = 4096;
+    let Writes { rw, bytes, blocks: len, ios, seed } = writes;
     let blocks = bytes / BLOCK_SIZE;
-    let len = options.size / u64::from(BLOCK_SIZE);
     let workload = Workload { rw, blocks, read_percent: 0, first: 0, len };
-    let seed = options.seed;
     let plan = JobPlan { workload, depth: 32, block_size: BLOCK_SIZE, seed, verify: false };
     let mut jobs = [Job::new(rig.queue(plan.depth)?, rig.pool(), &plan)?];
     let clock = Clock::start();

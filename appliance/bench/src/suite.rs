@@ -7,11 +7,13 @@ use crate::direct;
 use crate::engine::{Scratch, UUID, device_bytes, memory};
 use crate::error::BenchError;
 use crate::idle::idle_cpu;
-use crate::measures::{amplification, recovery};
+use crate::measures::{Amplified, amplification, large_recovery, recovery};
 use crate::network::{Site, fill_site, plan, row};
 use crate::options::{Device, Options};
+use crate::ram::memory_use;
 use crate::report::{Fact, Report, Row};
 use crate::shape::Shape;
+use crate::steady::steadiness;
 use crate::target::LocalTarget;
 use crate::workload::Rw;
 
@@ -148,13 +150,27 @@ fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
         facts.iter().for_each(|fact| progress_fact(options, fact));
         report.facts.extend(facts);
     };
-    for (rw, bytes) in [(Rw::RandWrite, 4096), (Rw::Write, 128 << 10)] {
+    let amplified = [
+        (Rw::RandWrite, 4096, 4),
+        (Rw::RandWrite, 4096, 64),
+        (Rw::ZipfWrite, 4096, 4),
+        (Rw::RandWrite, 64 << 10, 4),
+        (Rw::Write, 128 << 10, 4),
+    ];
+    for (rw, bytes, by_log) in amplified {
         if options.wants("write amplification") {
-            add(vec![amplification(options, rw, bytes)?]);
+            add(vec![amplification(options, &Amplified { rw, bytes, by_log })?]);
         }
     }
     if options.wants("recovery") {
         add(recovery(options)?);
+        add(large_recovery(options)?);
+    }
+    if options.wants("p99 of a second") {
+        add(steadiness(options)?);
+    }
+    if options.wants("RAM") {
+        add(memory_use(options)?);
     }
     if options.wants("idle CPU") {
         add(idle_cpu(options)?);

@@ -5,6 +5,8 @@ use std::fmt;
 use bdev::Rng;
 use serde::Serialize;
 
+use crate::zipf::Zipf;
+
 /// The kind of a workload, named as fio names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -22,12 +24,14 @@ pub enum Rw {
     RandWrite,
     /// Random reads and writes.
     RandRw,
+    /// Random writes that prefer some addresses to others: a zipf distribution of 0.99.
+    ZipfWrite,
 }
 
 impl Rw {
     /// True when addresses are drawn at random.
     pub fn is_random(self) -> bool {
-        matches!(self, Rw::RandRead | Rw::RandWrite | Rw::RandRw)
+        matches!(self, Rw::RandRead | Rw::RandWrite | Rw::RandRw | Rw::ZipfWrite)
     }
 
     /// True when the workload writes at all.
@@ -37,7 +41,7 @@ impl Rw {
 
     /// True when the workload reads at all.
     pub fn reads(self) -> bool {
-        !matches!(self, Rw::Write | Rw::RandWrite)
+        !matches!(self, Rw::Write | Rw::RandWrite | Rw::ZipfWrite)
     }
 }
 
@@ -50,6 +54,7 @@ impl fmt::Display for Rw {
             Rw::RandRead => "randread",
             Rw::RandWrite => "randwrite",
             Rw::RandRw => "randrw",
+            Rw::ZipfWrite => "zipfwrite",
         })
     }
 }
@@ -86,6 +91,7 @@ pub struct Generator {
     /// I/Os that fit the region.
     steps: u64,
     next_step: u64,
+    zipf: Option<Zipf>,
 }
 
 impl Generator {
@@ -97,12 +103,15 @@ impl Generator {
         assert!(workload.blocks > 0, "an I/O has a block");
         let steps = workload.len / u64::from(workload.blocks);
         assert!(steps > 0, "the region holds an I/O");
-        Generator { workload, rng: Rng::new(seed), steps, next_step: 0 }
+        let zipf = (workload.rw == Rw::ZipfWrite).then(|| Zipf::new(steps));
+        Generator { workload, rng: Rng::new(seed), steps, next_step: 0, zipf }
     }
 
     /// The next operation.
     pub fn next_io(&mut self) -> Io {
-        let step = if self.workload.rw.is_random() {
+        let step = if let Some(zipf) = &self.zipf {
+            zipf.draw(&mut self.rng)
+        } else if self.workload.rw.is_random() {
             self.rng.below(self.steps)
         } else {
             let step = self.next_step;
@@ -111,7 +120,7 @@ impl Generator {
         };
         let is_write = match self.workload.rw {
             Rw::Read | Rw::RandRead => false,
-            Rw::Write | Rw::RandWrite => true,
+            Rw::Write | Rw::RandWrite | Rw::ZipfWrite => true,
             Rw::Rw | Rw::RandRw => !self.rng.chance(u64::from(self.workload.read_percent), 100),
         };
         Io { lba: self.workload.first + step * u64::from(self.workload.blocks), is_write }
