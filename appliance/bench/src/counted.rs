@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bdev::{Bdev, Completion, Fifo, Info, Op, OpenError, Queue, QueueCx, Request};
 
 /// Passes everything on to another device.
-pub struct Counted {
+pub(crate) struct Counted {
     device: Arc<dyn Bdev>,
     written: Arc<AtomicU64>,
 }
 
 impl Counted {
     /// Nothing has been counted yet.
-    pub fn new(device: Arc<dyn Bdev>) -> Counted {
+    pub(crate) fn new(device: Arc<dyn Bdev>) -> Counted {
         Counted { device, written: Arc::default() }
     }
 
     /// Bytes of all writes that the device has taken.
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 }

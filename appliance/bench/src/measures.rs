@@ -45,22 +45,30 @@ pub struct Amplified {
 ///
 /// # Errors
 /// An engine or a run that failed.
-pub fn amplification(options: &Options, measured: &Amplified) -> Result<Fact, BenchError> {
+pub fn amplification(options: &Options, measured: &Amplified) -> Result<Vec<Fact>, BenchError> {
     let Amplified { rw, bytes, by_log } = *measured;
     let log_bytes = options.size / by_log;
     let device = Counted::new(memory(device_bytes(options.size, log_bytes))?);
     let rig = Rig::create(&device, options.size, log_bytes)?;
     let blocks = options.size / u64::from(BLOCK_SIZE);
     fill(rig.queue(8)?, rig.pool(), BLOCK_SIZE, blocks)?;
-    let before = (device.written_bytes(), rig.stats().host_written_bytes);
+    let (device_before, before) = (device.written_bytes(), rig.stats());
     let ios = options.size * ROUNDS / u64::from(bytes);
     write(&rig, Writes { rw, bytes, blocks, ios, seed: options.seed }, || false)?;
-    let host = rig.shutdown().host_written_bytes - before.1;
-    let written = device.written_bytes() - before.0;
-    let milli = written.saturating_mul(1000).checked_div(host).unwrap_or(0);
+    let after = rig.shutdown();
+    let host = after.host_written_bytes - before.host_written_bytes;
     let size = show_size(u64::from(bytes));
     let name = format!("write amplification, {size} {rw} qd32, volume {by_log} times the log");
-    Ok(Fact::new(&name, milli, "bytes/byte"))
+    let fact = |of: &str, written: u64| {
+        let milli = written.saturating_mul(1000).checked_div(host).unwrap_or(0);
+        Fact::new(&format!("{name}{of}"), milli, "bytes/byte")
+    };
+    Ok(vec![
+        fact("", device.written_bytes() - device_before),
+        fact(": log", after.log_written_bytes - before.log_written_bytes),
+        fact(": extents", after.data_written_bytes - before.data_written_bytes),
+        fact(": metadata", after.metadata_written_bytes - before.metadata_written_bytes),
+    ])
 }
 
 /// [`recovery`] of a large log, in memory: what it costs beside reading the log.

@@ -159,7 +159,7 @@ fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
     ];
     for (rw, bytes, by_log) in amplified {
         if options.wants("write amplification") {
-            add(vec![amplification(options, &Amplified { rw, bytes, by_log })?]);
+            add(amplification(options, &Amplified { rw, bytes, by_log })?);
         }
     }
     if options.wants("recovery") {

@@ -296,8 +296,8 @@ Command: `holdfast-bench`
         new.rows[0].cpu_ns = Some(890);
         new.rows.push(Row { device: "store".into(), ..Row::default() });
         let text = compare(&new, &report());
-        let first = "ram      4k randread qd32           IOPS 2.00x  p50 1.00x  p99 1.00x  CPU 0.50x  \
-             instr 1.00x";
+        let first = "ram      4k randread qd32           \
+             IOPS 2.00x  p50 1.00x  p99 1.00x  CPU 0.50x  instr 1.00x";
         assert_eq!(text.lines().next(), Some(first));
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.ends_with("recovery of a 256 MiB log                  1.00x\n"));
