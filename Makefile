@@ -16,13 +16,15 @@ RECORD ?=
 BENCH ?=
 # make crash KILLS=n SEED=first
 KILLS ?= 200
+# make powercut CYCLES=n SEED=first
+CYCLES ?= 10
 # make lab CASES="io crash"
 CASES ?=
 
-.PHONY: help run test check bench sim crash lab asan clean
+.PHONY: help run test check bench sim crash lab powercut asan clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build and start one node with a demo volume
 	cargo build --release --locked -p daemon -p cli
@@ -48,6 +50,13 @@ lab: ## real kernels in a virtual machine against the daemon (CASES="words" sele
 crash: ## kill the daemon KILLS=n times under a verifying host, and check every block and the store
 	KILLS=$(KILLS) FUZZ_SEED=$(SEED) cargo test --locked -p daemon --test process -- \
 		--exact --nocapture kills::any_number_of_kills_loses_nothing_that_was_acknowledged
+
+powercut: ## PostgreSQL on the daemon in a guest whose disk forgets: its power cut CYCLES=n times
+	hw-tests/setup/install.sh
+	cargo build --release --locked -p daemon -p cli
+	cargo build --locked -p hw-tests
+	$(TARGET)/debug/hw-lab --programs $(TARGET)/release --require \
+		--power-cuts $(CYCLES) --seed $(SEED)
 
 asan: ## the crates with unsafe code under AddressSanitizer (needs a nightly toolchain)
 	hw-tests/setup/asan.sh

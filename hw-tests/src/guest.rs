@@ -162,6 +162,14 @@ impl Guest {
         }
     }
 
+    /// Everything that a job has noted and nobody has taken.
+    pub(crate) fn take_notes(&mut self, job: Job) -> Vec<String> {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.on_answer(answer);
+        }
+        self.jobs.get_mut(&job).map(|state| std::mem::take(&mut state.notes)).unwrap_or_default()
+    }
+
     /// What a job has printed so far.
     pub(crate) fn log(&self, job: Job) -> String {
         let path = self.share.join("log").join(job.0.to_string());
@@ -222,6 +230,18 @@ impl Guest {
             Err(RecvTimeoutError::Timeout) => return Ok(()),
             Err(RecvTimeoutError::Disconnected) => bail!("the guest is gone"),
         };
+        self.on_answer(answer);
+        Ok(())
+    }
+
+    /// Takes all that the guest said before it was gone.
+    pub(crate) fn hear_the_end(&mut self) {
+        while let Ok(answer) = self.answers.recv() {
+            self.on_answer(answer);
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
         match answer {
             Answer::Ready(answer) => self.ready = Some(answer),
             Answer::Note(job, text) => {
@@ -235,7 +255,6 @@ impl Guest {
                 }
             }
         }
-        Ok(())
     }
 }
 

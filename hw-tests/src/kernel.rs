@@ -138,11 +138,11 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let result = command.output().with_context(|| format!("cannot start {command:?}"))?;
     if !result.status.success() {
         let complaint = String::from_utf8_lossy(&result.stderr).trim().to_owned();

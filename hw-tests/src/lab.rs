@@ -78,7 +78,7 @@ impl Lab {
     /// The guest, booted when it is needed first.
     pub(crate) fn vm(&mut self) -> Result<&mut Vm> {
         if self.vm.is_none() {
-            let vm = Vm::boot(&self.kernel, &self.scripts, &self.work)?;
+            let vm = Vm::boot(&self.kernel, &self.scripts, &self.work, None)?;
             self.vm = Some(vm);
             self.boots += 1;
         }
@@ -198,12 +198,10 @@ impl Lab {
             ("DISCOVERY_PORT", target.discovery_port.to_string()),
             ("NQN", target.nqn.clone()),
             ("NSID", target.nsid.to_string()),
-            ("HOSTNQN", HOST_NQN.to_owned()),
-            ("HOSTID", HOST_ID.to_owned()),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
         let own = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let all: Vec<_> = fixed.chain(own).collect();
+        let all: Vec<_> = guest_identity().into_iter().chain(fixed).chain(own).collect();
         self.vm()?.guest.start(script, &all)
     }
 
@@ -258,6 +256,12 @@ impl Lab {
             self.nodes.iter().map(|(name, node)| format!("node {name}:\n{}", node.log_tail()));
         logs.collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Who the guest is, for its scripts.
+pub(crate) fn guest_identity() -> Vec<(String, String)> {
+    let identity = [("HOSTNQN", HOST_NQN), ("HOSTID", HOST_ID)];
+    identity.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 /// The last lines of a script's output.

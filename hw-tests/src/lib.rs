@@ -37,6 +37,7 @@ mod kernel;
 mod lab;
 mod ledger;
 mod node;
+mod power;
 mod report;
 mod runner;
 mod tools;

@@ -10,6 +10,7 @@ use crate::cases;
 use crate::kernel::Kernel;
 use crate::lab::{Backend, Lab};
 use crate::node::Programs;
+use crate::power;
 use crate::report::{Report, Verdict};
 use crate::tools;
 use crate::workdir::WorkDir;
@@ -23,6 +24,10 @@ pub struct Options {
     pub programs: PathBuf,
     /// Test the cases against the guest kernel's own target instead of `holdfastd`.
     pub stand_in: bool,
+    /// Cut the power of a guest this often instead of running cases.
+    pub power_cuts: Option<u64>,
+    /// Draws when, and what is lost.
+    pub seed: u64,
     /// Print the cases and do nothing.
     pub list: bool,
     /// Where unpacked kernels are kept from run to run.
@@ -52,6 +57,9 @@ pub fn run(options: &Options) -> Result<bool> {
         let place = options.programs.display();
         Backend::Daemon(programs.with_context(|| format!("no holdfastd or holdfast in {place}"))?)
     };
+    if let Some(cycles) = options.power_cuts {
+        return cut_power(options, cycles, &backend);
+    }
     let mut report = Report::default();
     let start = Instant::now();
     match kernel(&options.cache) {
@@ -71,6 +79,28 @@ pub fn run(options: &Options) -> Result<bool> {
     println!("lab: {:.0} s, report in {}", start.elapsed().as_secs_f64(), junit.display());
     println!("lab: {passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0)
+}
+
+fn cut_power(options: &Options, cycles: u64, backend: &Backend) -> Result<bool> {
+    let Backend::Daemon(programs) = backend else { bail!("a stand-in has no store") };
+    let kernel = match kernel(&options.cache) {
+        Err(error) if !options.require => {
+            println!("power: NOT RUN: {error:#}");
+            println!("power: 0 passed, 0 failed, 1 skipped");
+            return Ok(true);
+        }
+        kernel => kernel?,
+    };
+    let work = WorkDir::create(&options.work)?;
+    work.remove_whatever_happens()?;
+    let plan = power::Plan { cycles, seed: options.seed };
+    let done = power::run(&plan, &kernel, programs, &options.cache, work.path());
+    if let Err(error) = &done {
+        println!("power: {error:#}");
+    }
+    let (passed, failed) = if done.is_ok() { (1, 0) } else { (0, 1) };
+    println!("power: {passed} passed, {failed} failed, 0 skipped");
+    Ok(done.is_ok())
 }
 
 fn kernel(cache: &Path) -> Result<Kernel> {

@@ -28,6 +28,12 @@ struct Lab {
     /// Use the guest kernel's own target instead of holdfastd, to test the lab itself
     #[arg(long)]
     stand_in: bool,
+    /// Cut the power of a guest this often, instead of running cases
+    #[arg(long, value_name = "CYCLES", conflicts_with_all = ["words", "stand_in", "list"])]
+    power_cuts: Option<u64>,
+    /// Draws when the power is cut and what is lost
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// List the cases
     #[arg(long)]
     list: bool,
@@ -137,6 +143,8 @@ fn options(lab: Lab) -> Result<Options> {
         words: lab.words,
         programs: lab.programs.unwrap_or_else(|| profile.to_owned()),
         stand_in: lab.stand_in,
+        power_cuts: lab.power_cuts,
+        seed: lab.seed,
         list: lab.list,
         cache: lab.cache.or_else(cache).context("no HOME: name a --cache directory")?,
         work: lab.work.unwrap_or_else(|| target.join("hw-lab")),
