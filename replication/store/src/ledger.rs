@@ -1,5 +1,5 @@
-//! What a check has seen, and what it found: shared by the offline check and the one that runs while
-//! volumes are served.
+//! What a check has seen, and what it found: shared by the offline check and the one that runs
+//! while volumes are served.
 
 use std::fmt;
 

@@ -27,8 +27,8 @@ pub struct Mounted {
     pub store: Store,
     /// Where to start replaying the log.
     pub tail: LogTail,
-    /// The copy of the superblock that was damaged and has been rewritten. A power cut may have torn
-    /// it: that is nothing to worry about.
+    /// The copy of the superblock that was damaged and has been rewritten. A power cut may have
+    /// torn it: that is nothing to worry about.
     pub healed_superblock: Option<Damage>,
 }
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A patrol is a position, and "what is next?" is answered through the page cache for inner pages;
-//! leaves and the copies themselves are read past it. A **scrub** lives with edits and checkpoints: a
-//! page that does not look right after a checkpoint went by is looked at again. A **check** adds up
+//! leaves and the copies themselves are read past it. A **scrub** lives with edits and checkpoints:
+//! a page that does not look right after a checkpoint went by is looked at again. A **check** adds up
 //! what is referenced and compares it with the space map, so the map must not change meanwhile: the
 //! caller neither edits nor checkpoints until it has ended.
 
@@ -578,7 +578,8 @@ impl Store {
     }
 }
 
-/// The first page of a flat tree from place `index` on, counting all levels, and the place behind it.
+/// The first page of a flat tree from place `index` on, counting all levels, and the place
+/// behind it.
 fn next_flat(tree: &FlatTree, index: u64) -> Option<(u64, NodeId, PagePtr)> {
     let mut at = 0;
     for level in 0..tree.levels() {

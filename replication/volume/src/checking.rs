@@ -5,8 +5,8 @@
 //!                     `------- log fills up, space is short ------'-------> Idle (Aborted)
 //! ```
 //!
-//! The map must stand still while it is added up: destaging, checkpoints and reclaiming wait, hosts do
-//! not, as long as the log has room. At the soft watermark the check gives way and says so; it
+//! The map must stand still while it is added up: destaging, checkpoints and reclaiming wait, hosts
+//! do not, as long as the log has room. At the soft watermark the check gives way and says so; it
 //! can be started again.
 
 use store::CheckReport;

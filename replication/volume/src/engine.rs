@@ -287,8 +287,8 @@ impl Engine {
         self.core_mut().ok_or(ControlError::NotReady)?.space_of(id, from)
     }
 
-    /// Starts to scrub now, or goes on where a scrub was interrupted, at most so fast. It goes on by
-    /// itself from then on, a week after each pass. A rate of 0 stops it, as
+    /// Starts to scrub now, or goes on where a scrub was interrupted, at most so fast. It goes on
+    /// by itself from then on, a week after each pass. A rate of 0 stops it, as
     /// [`Engine::scrub_pause`] does.
     ///
     /// # Errors

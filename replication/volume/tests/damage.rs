@@ -1,4 +1,5 @@
-//! One thing is damaged at a time: what opening, reading, scrub and check say of it, and what heals.
+//! One thing is damaged at a time: what opening, reading, scrub and check say of it,
+//! and what heals.
 
 #![allow(clippy::unwrap_used, reason = "a test: a panic is how it fails")]
 
