@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApiError, EventKind, Session, Severity};
+use api::{ApiError, EventKind, Session, Severity, SpaceState};
 use uuid::Uuid;
 
 use crate::control::Control;
 use crate::limits::MONITOR_SECONDS;
+use crate::plane::PlaneStore;
 use refusals::Refusals;
 
 /// What was seen last.
@@ -19,6 +20,7 @@ pub(crate) struct Monitor {
     sessions: BTreeMap<(String, u16), Session>,
     integrity_errors: BTreeMap<Uuid, u64>,
     failures: BTreeMap<Uuid, String>,
+    space: BTreeMap<Uuid, SpaceState>,
     refusals: Refusals,
 }
 
@@ -50,6 +52,7 @@ impl Monitor {
                 let kind = EventKind::IntegrityError;
                 control.events().note(kind, Severity::Error, subject, message, "");
             }
+            self.look_at_space(control, &store);
             let failure = self.failures.entry(subject).or_default();
             if *failure != store.failure && !store.failure.is_empty() {
                 let message = store.failure.clone();
@@ -59,6 +62,24 @@ impl Monitor {
             *failure = store.failure;
         }
         Ok(())
+    }
+
+    fn look_at_space(&mut self, control: &Control, store: &PlaneStore) {
+        let state = store.flow.space;
+        if self.space.insert(store.uuid, state).unwrap_or_default() == state {
+            return;
+        }
+        let (kind, severity, what) = match state {
+            SpaceState::Ample => (EventKind::StoreSpaceOk, Severity::Info, "has room again"),
+            SpaceState::Low => (EventKind::StoreSpaceLow, Severity::Warning, "has little room"),
+            SpaceState::Full => {
+                let what = "is full: writes that need room fail until some is freed";
+                (EventKind::StoreSpaceFull, Severity::Error, what)
+            }
+        };
+        let PlaneStore { uuid, used, capacity, .. } = store;
+        let message = format!("store {uuid} {what} ({used} of {capacity} used)");
+        control.events().note(kind, severity, uuid, message, "");
     }
 
     async fn look_at_refusals(&mut self, control: &Control) -> Result<(), ApiError> {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use api::{
     BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, IoCounters, Nqn, Qos, Reply, Session,
-    ShardStats, TransportStats,
+    ShardStats, StoreFlow, TransportStats,
 };
 use uuid::Uuid;
 
@@ -143,6 +143,8 @@ pub struct PlaneStore {
     pub device_read: u64,
     /// Blocks whose checksum did not match.
     pub integrity_errors: u64,
+    /// How writes flow through it.
+    pub flow: StoreFlow,
     /// Why it does not serve writes any more; empty when it does.
     pub failure: String,
     /// `io_uring` or `standard`.

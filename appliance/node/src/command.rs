@@ -185,6 +185,12 @@ pub struct StoreStatus {
     pub device_read: u64,
     /// Blocks whose checksum did not match.
     pub integrity_errors: u64,
+    /// Everything that its engine counts.
+    pub stats: volume::Stats,
+    /// What its log asks of writers.
+    pub pressure: volume::Pressure,
+    /// How full it is.
+    pub space: volume::SpaceState,
     /// Why it does not serve writes any more; empty when it does.
     pub failure: String,
     /// Its volumes, by id.

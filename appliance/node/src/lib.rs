@@ -95,3 +95,4 @@ pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};
 pub use ticket::Ticket;
 pub use volume::ATOMIC_BYTES;
+pub use volume::{Pressure, SpaceState};

@@ -62,8 +62,8 @@ pub use snapshot::{
     VolumeClone, VolumeDiff, VolumeRestore,
 };
 pub use stats::{
-    IoCounters, LatencyHistogram, ShardStats, StatsSnapshot, StoreStats, TransportStats,
-    VolumeStats,
+    IoCounters, LatencyHistogram, ShardStats, SpaceState, StatsSnapshot, StoreFlow, StoreStats,
+    TransportStats, VolumeStats,
 };
 pub use store::{DevicePath, Store, StoreAdd, StoreInit, StoreState};
 pub use volume::{Volume, VolumeCreate, VolumeDelete, VolumeResize, VolumeState};

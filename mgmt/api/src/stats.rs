@@ -55,6 +55,51 @@ pub struct StoreStats {
     pub device_read: u64,
     /// Blocks whose checksum did not match.
     pub integrity_errors: u64,
+    /// How writes flow through it.
+    pub flow: StoreFlow,
+}
+
+/// How writes flow through a store, since it was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct StoreFlow {
+    /// Bytes that hosts wrote.
+    pub host_written: u64,
+    /// Bytes written to the log.
+    pub log_written: u64,
+    /// Bytes written to extents.
+    pub data_written: u64,
+    /// Bytes written to the map and the superblocks.
+    pub metadata_written: u64,
+    /// Writes that were delayed because the log filled up.
+    pub writes_delayed: u64,
+    /// Writes that were held until the log had room.
+    pub writes_held: u64,
+    /// Writes that were given back because that took too long.
+    pub writes_timed_out: u64,
+    /// Writes refused because the store was full.
+    pub writes_no_space: u64,
+    /// Writes that wait now.
+    pub waiting: u64,
+    /// What the log asks of writers: 0 nothing, 1 a delay, 2 to wait.
+    pub pressure: u8,
+    /// Extents that were copied because a snapshot shares them.
+    pub copied_extents: u64,
+    /// Metadata pages that were healed from their second copy.
+    pub healed_pages: u64,
+    /// How full the store is.
+    pub space: SpaceState,
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum SpaceState {
+    /// There is room.
+    #[default]
+    Ample,
+    /// There is little room left.
+    Low,
+    /// Writes that need room fail.
+    Full,
 }
 
 /// Counters of one volume since it was opened.

@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use api::{IoCounters, LatencyHistogram, NodeInfo, StatsSnapshot, VolumeStats};
+use api::{
+    IoCounters, LatencyHistogram, NodeInfo, SpaceState, StatsSnapshot, StoreFlow, VolumeStats,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -119,7 +121,59 @@ impl Scrape {
         to.counters("store_device_read", help, bytes(), read)?;
         let help = "Blocks whose checksum did not match; none of them reached a host";
         let errors = all().map(|(l, s)| (l, s.integrity_errors));
-        to.counters("store_integrity_errors", help, None, errors)
+        to.counters("store_integrity_errors", help, None, errors)?;
+        self.encode_flow(to)
+    }
+
+    fn encode_flow(&self, to: &mut Families<'_>) -> fmt::Result {
+        let all = || {
+            self.stats
+                .stores
+                .iter()
+                .map(|store| (vec![("store", store.name.to_string())], store.flow))
+        };
+        type Pick = fn(StoreFlow) -> u64;
+        let bytes: [(&str, &str, Pick); 4] = [
+            ("store_host_written", "Bytes that hosts wrote", |f| f.host_written),
+            ("store_log_written", "Bytes written to the log", |f| f.log_written),
+            ("store_data_written", "Bytes written to extents", |f| f.data_written),
+            ("store_metadata_written", "Bytes written to the map", |f| f.metadata_written),
+        ];
+        for (name, help, pick) in bytes {
+            to.counters(name, help, Some(Unit::Bytes), all().map(|(l, f)| (l, pick(f))))?;
+        }
+        let counters: [(&str, &str, Pick); 6] = [
+            ("store_writes_delayed", "Writes delayed for log space", |f| f.writes_delayed),
+            ("store_writes_held", "Writes held for log space", |f| f.writes_held),
+            ("store_writes_timed_out", "Writes that waited too long", |f| f.writes_timed_out),
+            ("store_writes_no_space", "Writes refused by a full store", |f| f.writes_no_space),
+            ("store_copied_extents", "Extents copied for snapshots", |f| f.copied_extents),
+            ("store_healed_pages", "Pages healed from their copy", |f| f.healed_pages),
+        ];
+        for (name, help, pick) in counters {
+            to.counters(name, help, None, all().map(|(l, f)| (l, pick(f))))?;
+        }
+        let help = "Bytes written to the device for each byte that hosts wrote";
+        let amplification = all().filter(|(_, f)| f.host_written > 0).map(|(l, f)| {
+            let device = f.log_written + f.data_written + f.metadata_written;
+            (l, float(device) / float(f.host_written))
+        });
+        to.gauges("store_write_amplification", help, None, amplification)?;
+        let help = "Writes that wait now";
+        to.gauges("store_writes_waiting", help, None, all().map(|(l, f)| (l, float(f.waiting))))?;
+        let help = "What the log asks of writers: 0 nothing, 1 a delay, 2 to wait";
+        let pressure = all().map(|(l, f)| (l, f64::from(f.pressure)));
+        to.gauges("store_pressure", help, None, pressure)?;
+        let help = "How full the store is: 0 ample, 1 low, 2 full";
+        let space = all().map(|(l, f)| {
+            let level = match f.space {
+                SpaceState::Ample => 0.0,
+                SpaceState::Low => 1.0,
+                SpaceState::Full => 2.0,
+            };
+            (l, level)
+        });
+        to.gauges("store_space", help, None, space)
     }
 
     fn encode_volumes(&self, to: &mut Families<'_>) -> fmt::Result {

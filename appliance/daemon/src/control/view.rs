@@ -70,6 +70,7 @@ impl Control {
                 device_written: store.device_written,
                 device_read: store.device_read,
                 integrity_errors: store.integrity_errors,
+                flow: store.flow,
             });
         }
         let mut volumes = Vec::new();

@@ -152,6 +152,7 @@ impl DataPlane for MemoryPlane {
             device_written: 0,
             device_read: 0,
             integrity_errors: 0,
+            flow: api::StoreFlow::default(),
             failure: String::new(),
             backend: "memory".to_owned(),
             volumes: vec![],

@@ -1,6 +1,6 @@
 //! The text is what OpenMetrics asks for.
 
-use api::{ByteLen, Health, ShardStats, StoreStats};
+use api::{ByteLen, Health, ShardStats, StoreFlow, StoreStats};
 
 use super::*;
 
@@ -27,6 +27,7 @@ fn sample() -> String {
             device_written: 0,
             device_read: 0,
             integrity_errors: 0,
+            flow: StoreFlow { host_written: 100, log_written: 150, ..StoreFlow::default() },
         }],
         volumes: vec![VolumeStats {
             name: "db".parse().unwrap(),
@@ -103,6 +104,9 @@ fn values_arrive_with_their_labels() {
         "holdfast_volume_moved_bytes_total{volume=\"db\",operation=\"read\"} 12288",
         "holdfast_volume_latency_seconds_count{volume=\"db\",operation=\"read\"} 3",
         "holdfast_volume_latency_seconds_bucket{le=\"+Inf\",volume=\"db\",operation=\"read\"} 3",
+        "holdfast_store_host_written_bytes_total{store=\"main\"} 100",
+        "holdfast_store_write_amplification{store=\"main\"} 1.5",
+        "holdfast_store_space{store=\"main\"} 0.0",
         "holdfast_nvme_tcp_connections 0.0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");

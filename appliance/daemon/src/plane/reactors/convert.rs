@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     ApiError, BlockSize, ByteLen, IoCounters, LatencyHistogram, Nqn, Qos, Rate, Session,
-    ShardStats, TransportStats,
+    ShardStats, SpaceState, StoreFlow, TransportStats,
 };
 use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
 use uuid::Uuid;
@@ -32,6 +32,30 @@ pub(super) fn nvmf_nqn(nqn: &Nqn) -> Result<nvmf::Nqn, ApiError> {
 }
 
 pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneStore, ApiError> {
+    let stats = status.stats;
+    let flow = StoreFlow {
+        host_written: stats.host_written_bytes,
+        log_written: stats.log_written_bytes,
+        data_written: stats.data_written_bytes,
+        metadata_written: stats.metadata_written_bytes,
+        writes_delayed: stats.writes_delayed,
+        writes_held: stats.writes_held,
+        writes_timed_out: stats.writes_timed_out,
+        writes_no_space: stats.no_space,
+        waiting: stats.parked_now,
+        pressure: match status.pressure {
+            node::Pressure::Soft => 1,
+            node::Pressure::Hard => 2,
+            _ => 0,
+        },
+        copied_extents: stats.copied_extents,
+        healed_pages: stats.healed_pages,
+        space: match status.space {
+            node::SpaceState::Low => SpaceState::Low,
+            node::SpaceState::Full => SpaceState::Full,
+            _ => SpaceState::Ample,
+        },
+    };
     let uuids: BTreeMap<_, _> = status.volumes.iter().map(|one| (one.id, one.uuid)).collect();
     let volumes: Result<Vec<_>, ApiError> = status.volumes.into_iter().map(plane_volume).collect();
     let snapshots = status.snapshots.into_iter().map(|snapshot| PlaneSnapshot {
@@ -54,6 +78,7 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
         device_written: status.device_written,
         device_read: status.device_read,
         integrity_errors: status.integrity_errors,
+        flow,
         failure: status.failure,
         backend,
         snapshots: snapshots.collect(),
