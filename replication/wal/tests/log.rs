@@ -223,6 +223,32 @@ fn group_behind_a_lost_one_is_not_replayed() {
 }
 
 #[test]
+fn records_kept_together_are_one_group_however_full_it_was() {
+    let pool = pool();
+    for before in 0..14usize {
+        let mut disk = Disk::new();
+        let mut log = Wal::new(config(1), Point::START, Point::START, &pool).unwrap();
+        for index in 0..before {
+            append(&mut log, 5, index as u64, &block_of(index as u64, 1)).unwrap();
+            // Header space runs out as well as payload.
+            log.append(&Record::Create { volume: 1, body: &[7; 512] }, &[]).unwrap();
+        }
+        let body = [1; 96];
+        let record = |snapshot| Record::Snapshot { volume: 5, snapshot, body: &body };
+        log.keep_together(64 * record(0).entry_len(), 0).unwrap();
+        let lsns: Vec<_> = (0..64).map(|id| log.append(&record(id), &[]).unwrap()).collect();
+        let groups = settle(&mut log, &mut disk);
+        let home = |lsn: &Lsn| {
+            let holds = |group: &wal::Group| {
+                (group.first.0..group.first.0 + u64::from(group.records)).contains(&lsn.0)
+            };
+            groups.iter().position(holds).unwrap()
+        };
+        assert!(lsns.iter().all(|lsn| home(lsn) == home(&lsns[0])), "after {before}");
+    }
+}
+
+#[test]
 fn full_ring_is_back_pressure() {
     let pool = pool();
     let mut disk = Disk::new();

@@ -141,20 +141,36 @@ impl Forest {
 
     /// Something random happens.
     pub(crate) fn step(&mut self, rig: &mut Rig, rng: &mut Rng) {
-        let volumes: Vec<_> = self.volumes().map(|(index, _)| index).collect();
-        let snapshots: Vec<_> = self.snapshots().map(|(index, _)| index).collect();
-        match rng.below(40) {
-            0..24 => {
+        match rng.below(10) {
+            0..6 => {
+                let volumes = self.volumes().map(|(index, _)| index).collect();
                 let Some(volume) = Forest::pick(rng, volumes) else { return };
                 let volume = self.nodes[volume].id;
                 let zero = rng.chance(1, 6);
                 let (first, count) = range(rng);
                 self.write(rig, volume, first, count, zero);
             }
-            24 if volumes.len() < 4 => {
+            6..8 => self.change(rig, rng),
+            8 => {
+                let turns = rng.below(300);
+                (0..turns).for_each(|_| rig.turn());
+            }
+            _ => {
+                let Some(node) = rng.index(self.nodes.len()) else { return };
+                self.verify_node(rig, node).unwrap();
+            }
+        }
+    }
+
+    /// A node comes, goes or changes.
+    pub(crate) fn change(&mut self, rig: &mut Rig, rng: &mut Rng) {
+        let volumes: Vec<_> = self.volumes().map(|(index, _)| index).collect();
+        let snapshots: Vec<_> = self.snapshots().map(|(index, _)| index).collect();
+        match rng.below(11) {
+            0 if volumes.len() < 4 => {
                 self.create(rig);
             }
-            25..29 if snapshots.len() < 10 => {
+            1..5 if snapshots.len() < 10 => {
                 let ids = volumes.iter().map(|&at| self.nodes[at].id);
                 let mut group: Vec<_> = ids.filter(|_| rng.chance(1, 2)).collect();
                 if group.is_empty() {
@@ -164,33 +180,26 @@ impl Forest {
                     self.snapshot(rig, &group);
                 }
             }
-            29 | 30 if volumes.len() < 5 => {
+            5 | 6 if volumes.len() < 5 => {
                 let Some(snapshot) = Forest::pick(rng, snapshots) else { return };
                 self.clone_of(rig, self.nodes[snapshot].id);
             }
-            31 | 32 => {
+            7 | 8 => {
                 let Some(snapshot) = Forest::pick(rng, snapshots) else { return };
                 let Node { id, family, .. } = self.nodes[snapshot].clone();
                 let related = volumes.iter().copied().filter(|&v| self.nodes[v].family == family);
                 let Some(volume) = Forest::pick(rng, related.collect()) else { return };
                 self.restore(rig, self.nodes[volume].id, id);
             }
-            33 | 34 if snapshots.len() > 3 => {
+            9 if snapshots.len() > 2 => {
                 let Some(snapshot) = Forest::pick(rng, snapshots) else { return };
                 self.delete(rig, self.nodes[snapshot].id);
             }
-            35 if volumes.len() > 2 => {
+            10 if volumes.len() > 1 => {
                 let Some(volume) = Forest::pick(rng, volumes) else { return };
                 self.delete(rig, self.nodes[volume].id);
             }
-            36 => {
-                let turns = rng.below(300);
-                (0..turns).for_each(|_| rig.turn());
-            }
-            _ => {
-                let Some(node) = rng.index(self.nodes.len()) else { return };
-                self.verify_node(rig, node).unwrap();
-            }
+            _ => {}
         }
     }
 
