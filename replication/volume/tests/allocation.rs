@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bdev::{Bdev, Data, Fifo, Instant, Lba, Op, Pool, PoolConfig, Queue, QueueCx, RamDisk};
 use bdev::{Request, Rng, Tag};
-use volume::{Engine, Event, FormatOptions, NewVolume, Options, VolumeQueue};
+use volume::{
+    Engine, Event, FormatOptions, NewSnapshot, NewVolume, Options, VolumeId, VolumeQueue,
+};
 
 struct Counting;
 
@@ -69,6 +71,7 @@ fn steady_state_allocates_nothing() {
     let pool = Rc::new(Pool::new(&PoolConfig::for_bytes(64 << 20)).unwrap());
     let engine = engine(&pool);
     let mut queues = [create(&engine, "a", 4096), create(&engine, "b", 512)];
+    let volumes = [VolumeId(1), VolumeId(2)];
     let mut rng = Rng::new(1);
     let mut requests = Fifo::new(32);
     let mut completions = Fifo::new(32);
@@ -102,14 +105,38 @@ fn steady_state_allocates_nothing() {
     }
     let before = (ALLOCATIONS.load(Ordering::Relaxed), engine.borrow().stats());
     for step in 300..800 {
+        if step % 100 == 50 {
+            snapshot(&engine, &volumes, step);
+        }
         // Pauses now and then, so that idle destaging and checkpoints take part.
         turn(step * if step % 100 == 0 { 10_000 } else { 1000 }, &mut rng);
     }
     let after = (ALLOCATIONS.load(Ordering::Relaxed), engine.borrow().stats());
     assert!(after.1.checkpoints > before.1.checkpoints, "checkpoints took part");
     assert!(after.1.destaged_blocks > before.1.destaged_blocks, "destaging took part");
+    assert!(after.1.copied_extents > before.1.copied_extents, "copying on write took part");
     assert!(finished > 3_000);
     assert_eq!(after.0 - before.0, 0, "allocations in steady state");
+}
+
+/// A snapshot of both volumes, under a name of its own.
+fn snapshot(engine: &RefCell<Engine>, volumes: &[VolumeId; 2], step: u64) {
+    const NAMES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+    let number = usize::try_from(step / 100).unwrap();
+    let mut uuid = [[0xee; 16]; 2];
+    for (which, uuid) in (0u8..).zip(&mut uuid) {
+        (uuid[0], uuid[1]) = (u8::try_from(number).unwrap(), which);
+    }
+    let new = |which: usize| NewSnapshot {
+        volume: volumes[which],
+        uuid: uuid[which],
+        name: NAMES[number],
+    };
+    let mut engine = engine.borrow_mut();
+    engine.create_snapshots(&[new(0), new(1)]).unwrap();
+    while let Some(event) = engine.poll_event() {
+        assert!(matches!(event, Event::Control { result: Ok(_), .. }), "{event:?}");
+    }
 }
 
 fn request(pool: &Pool, rng: &mut Rng, unit: u64) -> Option<Request> {
