@@ -27,6 +27,11 @@
 //! [`bdev::Status::NoSpace`] when the store is; reads never wait for either. A crash at any point
 //! loses nothing acknowledged, leaks nothing and frees nothing twice.
 //!
+//! **Snapshots.** One log record makes one, without a wait for anybody: it closes a layer of the
+//! overlay (`layers.rs`). When the destager gets to it (`barrier.rs`) a checkpoint gives it the
+//! volume's map. Until then it is read through its layers; it is always read-only. What it shares
+//! with its volume is copied by the destager before it changes (`cow.rs`).
+//!
 //! **What it deliberately is not.** It does not replicate, and knows no transport. It has no clock:
 //! [`Engine::drive`] is handed the time. After it is ready it allocates nothing but the answers to
 //! control operations.
