@@ -4,7 +4,7 @@ use bdev::{Buf, Flags};
 use store::{Edit, Extent, LeafEntry, VolumeId};
 
 use crate::core::Core;
-use crate::cow::{Old, kept_blocks};
+use crate::cow::{Copied, Old, kept_blocks};
 use crate::destage::{Applied, Candidate, Move, rank};
 use crate::device::{BLOCK, Io, Purpose};
 use crate::error::Damaged;
@@ -57,8 +57,8 @@ impl Core {
         Applied::Done
     }
 
-    /// Starts the writes of a group; the fresh extent for it, if one was needed. Nothing was
-    /// started if not.
+    /// Starts the writes of a group; the fresh extent for it, if one was needed. When the leaf must
+    /// not be edited yet, an error.
     fn write_group(
         &mut self,
         group: &[Candidate],
@@ -69,6 +69,14 @@ impl Core {
             return Ok(None);
         }
         let volume = VolumeId(group[0].volume);
+        match self.destage.cow.take_copied(volume.0, index) {
+            Copied::No => {}
+            Copied::Writing => return Err(Applied::Later),
+            Copied::To(fresh) => {
+                entry.set_extent(fresh, self.store.birth(volume));
+                return Ok(Some(fresh));
+            }
+        }
         let mapped = entry.extent().is_some();
         let shared = mapped
             && !self.store.is_owned(volume, index, entry)
@@ -95,7 +103,10 @@ impl Core {
             entry.set_extent(fresh, self.store.birth(volume));
         }
         match (old, fresh) {
-            (Some(slot), Some(fresh)) => self.write_copy(group, fresh, slot),
+            (Some(slot), Some(fresh)) => {
+                self.write_copy(group, fresh, slot);
+                return Err(Applied::Later); // The leaf follows when it is written.
+            }
             _ if self.write_blocks(group, entry) => {}
             _ => {
                 if let Some(fresh) = fresh {

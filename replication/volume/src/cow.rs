@@ -3,9 +3,13 @@
 //! ```text
 //!   Free --take--> Reading --old blocks checked--> Ready --merged, to a fresh extent--> Writing
 //!    ^                |  ^ device error, checksum: again         |                         |
-//!    |                `--'                                       | window over             |
-//!    `-----------------------------------------------------------'-------------------------'
+//!    |                `--'                                       | window over             v
+//!    `-----------------------------------------------------------'----- leaf edited --- Written
 //! ```
+//!
+//! The leaf names the fresh extent only when it is written. Other blocks of a window are read from
+//! the log until the next checkpoint, so their leaves may be ahead; the old blocks of a copy are
+//! not in the log, and readers find them where the leaf says.
 //!
 //! A copy that needs nothing of the old extent takes no buffer here. An old block that is still bad
 //! after some attempts is carried on with the checksum that it should have, so that no read of
@@ -35,6 +39,8 @@ struct Slot {
     /// What is copied, and which of its blocks.
     from: Option<Extent>,
     kept: u16,
+    /// Where it is copied to, from the moment at which that is written.
+    fresh: Option<Extent>,
     state: State,
 }
 
@@ -45,8 +51,19 @@ enum State {
     Reading,
     Ready(BufMut),
     Writing(Buf),
+    Written(BufMut),
     /// Between two states.
     Moving,
+}
+
+/// How far the copy of an extent is.
+pub(crate) enum Copied {
+    /// It was not begun, or its old blocks are on their way.
+    No,
+    /// On its way to the fresh extent.
+    Writing,
+    /// All of it is in this fresh extent.
+    To(Extent),
 }
 
 /// What there is of an old extent.
@@ -61,16 +78,34 @@ impl Cow {
     /// With these buffers of 64 KiB each.
     pub(crate) fn new(buffers: impl Iterator<Item = BufMut>) -> Cow {
         let free = |buf| {
-            let (volume, index, from, kept) = (0, 0, None, 0);
-            Slot { volume, index, from, kept, state: State::Free(buf) }
+            let (volume, index, kept) = (0, 0, 0);
+            let (from, fresh, state) = (None, None, State::Free(buf));
+            Slot { volume, index, from, kept, fresh, state }
         };
         Cow { slots: buffers.take(COPIES_MAX).map(free).collect() }
     }
 
     fn find(&self, volume: u32, index: u64) -> Option<usize> {
-        let used = |slot: &Slot| !matches!(slot.state, State::Free(_) | State::Writing(_));
+        let used = |slot: &Slot| !matches!(slot.state, State::Free(_));
         let is = |slot: &Slot| slot.volume == volume && slot.index == index && used(slot);
         self.slots.iter().position(is)
+    }
+
+    /// How far the copy of an extent is. One that is done is forgotten: the caller edits the leaf.
+    pub(crate) fn take_copied(&mut self, volume: u32, index: u64) -> Copied {
+        let Some(slot) = self.find(volume, index) else { return Copied::No };
+        let slot = &mut self.slots[slot];
+        match std::mem::replace(&mut slot.state, State::Moving) {
+            State::Written(buf) => {
+                slot.state = State::Free(buf);
+                Copied::To(slot.fresh.take().expect("it was written somewhere"))
+            }
+            state => {
+                let writing = matches!(state, State::Writing(_));
+                slot.state = state;
+                if writing { Copied::Writing } else { Copied::No }
+            }
+        }
     }
 
     /// A copy is in its extent, or lost with the engine.
@@ -80,17 +115,22 @@ impl Cow {
             panic!("a copy is written once")
         };
         let buf = buf.try_unique().expect("the request's slice was dropped with its completion");
-        slot.state = State::Free(buf);
+        slot.state = State::Written(buf);
     }
 
-    /// The window is over. A copy that was begun may not be needed any more.
-    pub(crate) fn end_window(&mut self) {
+    /// The window is over. Forgets a copy that was begun and is not needed any more (its volume was
+    /// deleted); the extent that it was written to.
+    pub(crate) fn abandon_one(&mut self) -> Option<Extent> {
         for slot in &mut self.slots {
             slot.state = match std::mem::replace(&mut slot.state, State::Moving) {
-                State::Free(buf) | State::Ready(buf) => State::Free(buf),
+                State::Free(buf) | State::Ready(buf) | State::Written(buf) => State::Free(buf),
                 _ => panic!("a window ends when all its requests have"),
             };
+            if let Some(fresh) = slot.fresh.take() {
+                return Some(fresh);
+            }
         }
+        None
     }
 }
 
@@ -186,7 +226,8 @@ impl Core {
         let purpose = Purpose::Destage { attempts: 0, copy: Some(slot) };
         let buf = buf.freeze();
         let part = if first == 0 { buf.clone() } else { buf.slice(first as usize * BLOCK) };
-        self.destage.cow.slots[slot].state = State::Writing(buf);
+        let at = &mut self.destage.cow.slots[slot];
+        (at.fresh, at.state) = (Some(fresh), State::Writing(buf));
         self.device.write(Io::new(purpose, 0, byte, end - first), part, Flags::NONE);
         self.destage.in_flight += 1;
         self.stats.copied_extents += 1;

@@ -325,7 +325,9 @@ impl Core {
             let segment = data.try_unique().expect("every slice came back with its completion");
             self.destage.free = Some(segment);
         }
-        self.destage.cow.end_window();
+        while let Some(fresh) = self.destage.cow.abandon_one() {
+            self.store.abandon(fresh);
+        }
         self.journal.advance(self.destage.entries);
         self.covered();
         self.destage.phase = Phase::Idle;

@@ -125,8 +125,8 @@ pub(crate) const LAYERS_MAX: usize = 8;
 /// 64 KiB that is taken when the engine is opened. Fewer when the pool is small, at least one.
 pub(crate) const COPIES_MAX: usize = 8;
 
-/// Steps of a walk over the map (a page each, at most) that one call or turn takes; the walk goes on
-/// with the next.
+/// Steps of a walk over the map (a page each, at most) that one call or turn takes; the walk goes
+/// on with the next.
 pub(crate) const WALK_STEPS_MAX: usize = 64;
 
 /// Changes that one step of [`crate::Engine::diff`] lists.

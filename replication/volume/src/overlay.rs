@@ -4,7 +4,8 @@
 //! of zeroed ranges too large for one slot a block. The newest LSN wins between the two. Sixteen
 //! neighbouring blocks start their probes next to each other, so that a run costs few cache lines.
 //!
-//! A block has one version in each *layer* of its volume (see `layers.rs`); nearly always there is one.
+//! A block has one version in each *layer* of its volume (see `layers.rs`); nearly always there
+//! is one.
 
 /// Where the newest version of a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

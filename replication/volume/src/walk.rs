@@ -1,5 +1,5 @@
 //! What differs between two snapshots, and what a node takes: walks over the map, a bounded step at
-//! a time. Whoever walks keeps the position and may stop at any time; I/O goes on between the steps.
+//! a time. Whoever walks keeps the position and may stop at any time; I/O goes on between steps.
 
 use store::{Diff, NodeKind, Unique, VolumeError, VolumeId};
 
@@ -43,8 +43,8 @@ pub struct DiffStep {
 /// A step of [`crate::Engine::space_of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStep {
-    /// Bytes that belong to the node alone in the part that this step walked: what its deletion would
-    /// give back. To be summed up.
+    /// Bytes that belong to the node alone in the part that this step walked: what its deletion
+    /// would give back. To be summed up.
     pub unique_bytes: u64,
     /// Bytes that the node's map references as a whole, shared ones included.
     pub referenced_bytes: u64,

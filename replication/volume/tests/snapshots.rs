@@ -91,8 +91,8 @@ fn a_snapshot_does_not_change_under_a_write_storm() {
 
 #[test]
 fn snapshot_create_stalls_no_write_longer_than_a_turn() {
-    // A RAM disk does what it is asked for in the same turn, so turns are the engine's own. Writes go
-    // on while snapshots are made, materialised and copied on write.
+    // A RAM disk does what it is asked for in the same turn, so turns are the engine's own. Writes
+    // go on while snapshots are made, materialised and copied on write.
     let pool = Rc::new(Pool::new(&PoolConfig::for_bytes(32 << 20)).unwrap());
     let disk = RamDisk::new(4096, 256 * 256).unwrap();
     let queue = disk.open(&QueueCx::new(&pool)).unwrap();
@@ -437,6 +437,30 @@ fn rot_in_a_shared_block_is_carried_on_and_never_laundered() {
             assert_eq!(rig.read(&mut queue, block, 1), Ok(content(blocks[at])), "node {id}");
         }
     }
+}
+
+#[test]
+fn old_blocks_are_read_while_their_extent_is_copied() {
+    let (mut rig, mut forest, volume) = rig();
+    for first in (0..BLOCKS).step_by(16) {
+        forest.write(&mut rig, volume, first, 16, false);
+    }
+    forest.snapshot(&mut rig, &[volume]);
+    settle(&mut rig);
+    for first in (0..BLOCKS).step_by(16) {
+        forest.write(&mut rig, volume, first + 2, 1, false);
+    }
+    let blocks = forest.node(volume).blocks.clone();
+    let mut queue = rig.queue(volume, 1);
+    let mut block = 5;
+    // Reads go on all the time, whatever the destager is at.
+    while rig.engine.borrow().stats().log_used_bytes > 0 {
+        let expected = content(blocks[usize::try_from(block).unwrap()]);
+        assert_eq!(rig.read(&mut queue, block, 1), Ok(expected), "block {block}");
+        block = (block + 16) % BLOCKS;
+    }
+    let stats = rig.engine.borrow().stats();
+    assert_eq!((stats.copied_extents, stats.integrity_errors), (BLOCKS / 16, 0));
 }
 
 #[test]
