@@ -1,8 +1,8 @@
 //! Barriers: where snapshots and restores stand in the log, and how they get into the map.
 //!
 //! A barrier takes effect for readers and writers when its record is durable: a layer is closed and
-//! another opened. It takes effect in the map when the destager gets to it: the store stages it, and
-//! a checkpoint that carries it out is written before anything behind it is destaged.
+//! another opened. It takes effect in the map when the destager gets to it: the store stages it,
+//! and a checkpoint that carries it out is written before anything behind it is destaged.
 
 use bdev::Status;
 use store::{NodeSpec, VolumeId};

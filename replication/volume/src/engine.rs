@@ -197,7 +197,8 @@ impl Engine {
     /// waits for it.
     ///
     /// # Errors
-    /// When the engine cannot take it now, or the group is empty, too large or names a volume twice.
+    /// When the engine cannot take it now, or the group is empty, too large or names a volume
+    /// twice.
     pub fn create_snapshots(&mut self, group: &[NewSnapshot<'_>]) -> Result<Token, ControlError> {
         self.core_mut().ok_or(ControlError::NotReady)?.create_snapshots(group)
     }
@@ -278,8 +279,8 @@ impl Engine {
         self.core_mut().ok_or(ControlError::NotReady)?.diff(base, of, from)
     }
 
-    /// What a volume or a snapshot takes alone and in all: a bounded step of a walk over its map from
-    /// byte `from` on. The sum of a walk is exact for the map when nothing changes meanwhile.
+    /// What a volume or a snapshot takes alone and in all: a bounded step of a walk over its map
+    /// from byte `from` on. The sum of a walk is exact for the map when nothing changes meanwhile.
     ///
     /// # Errors
     /// When there is no such volume or snapshot.

@@ -1,8 +1,8 @@
 //! Layers: which parts of the log a reader of a volume, or of a snapshot, looks through.
 //!
 //! The overlay knows one version of a block in each *layer*. A volume writes into its newest layer.
-//! A snapshot closes that layer and opens another: what the log held by then stays as it is, for the
-//! snapshot to be read and for the destager to bring into the map. The record that does so is a
+//! A snapshot closes that layer and opens another: what the log held by then stays as it is, for
+//! the snapshot to be read and for the destager to bring into the map. The record that does so is a
 //! *barrier*. The destager works in log order, so when it gets to a barrier the volume's map has
 //! what the snapshot must have, and a checkpoint gives the snapshot that map (*materialises* it).
 //!

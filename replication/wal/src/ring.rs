@@ -234,7 +234,8 @@ impl Wal {
 
     /// Makes sure that the next records go into one group, so that a crash keeps all of them or
     /// none: those whose [`Record::entry_len`] is at most `entries_len` and whose payload is at
-    /// most `payload_blocks` together. Nothing else may be appended, and nothing polled, before them.
+    /// most `payload_blocks` together. Nothing else may be appended, and nothing polled, before
+    /// them.
     ///
     /// # Errors
     /// See [`AppendError`]; the caller tries again later.
