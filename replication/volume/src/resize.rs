@@ -2,8 +2,8 @@
 //!
 //! A volume grows at once. It shrinks only when that was asked for and nothing is written beyond
 //! the new size: requests beyond it are refused from the moment at which that is looked at, those
-//! that were taken end, everything that the log held by then gets into the map and out of the log (a
-//! replay refuses records beyond the end of a volume), and the map is searched.
+//! that were taken end, everything that the log held by then gets into the map and out of the log
+//! (a replay refuses records beyond the end of a volume), and the map is searched.
 
 use store::{Scan, VolumeError, VolumeId};
 use wal::Lsn;

@@ -15,7 +15,7 @@ use support::forest::{BLOCKS, Forest, content, refused, uuid};
 use support::{Rig, options};
 use volume::{
     Change, ChangeKind, ControlError, Damaged, Engine, Event, FormatOptions, NewClone, NewSnapshot,
-    NewVolume, SNAPSHOT_GROUP_MAX, Shrink, VolumeId, VolumeQueue,
+    NewVolume, Options, SNAPSHOT_GROUP_MAX, Shrink, VolumeId, VolumeQueue,
 };
 
 const MIB: u64 = 1 << 20;
@@ -441,7 +441,11 @@ fn rot_in_a_shared_block_is_carried_on_and_never_laundered() {
 
 #[test]
 fn old_blocks_are_read_while_their_extent_is_copied() {
-    let (mut rig, mut forest, volume) = rig();
+    let disk = SimDisk::new(4096, 24 * 256, FaultPlan::power_cuts(3));
+    let soon = Options { idle_ns: 1_000_000, ..options() };
+    let mut rig = Rig::create(disk, MIB, &soon);
+    let mut forest = Forest::default();
+    let volume = forest.create(&mut rig);
     for first in (0..BLOCKS).step_by(16) {
         forest.write(&mut rig, volume, first, 16, false);
     }
