@@ -85,6 +85,8 @@ pub(crate) struct Watch {
     /// Windows in a row that contradict the verdict.
     against: u32,
     errors_in_row: u32,
+    /// When a request came back last.
+    ended: Duration,
     pub(crate) oldest: Duration,
     pub(crate) health: Health,
 }
@@ -103,6 +105,7 @@ impl Watch {
             best_p99_ns: u64::MAX,
             against: 0,
             errors_in_row: 0,
+            ended: Duration::ZERO,
             oldest: Duration::ZERO,
             health: Health::Healthy,
         }
@@ -127,6 +130,7 @@ impl Watch {
         if let Some(began) = began {
             self.window.add(self.clock - began);
         }
+        self.ended = self.clock;
         self.errors_in_row = if status.is_ok() { 0 } else { self.errors_in_row.saturating_add(1) };
     }
 
@@ -155,7 +159,9 @@ impl Watch {
         if self.clock >= self.window_ends {
             self.end_window();
         }
-        if self.oldest >= self.deadline {
+        // While others come back the device lives.
+        let silent = self.clock - self.ended >= self.deadline;
+        if silent && self.oldest >= self.deadline {
             (self.health, why) = (Health::Quarantined, "a request that did not come back in time");
         }
         if self.errors_in_row >= DEVICE_ERRORS_MAX {
@@ -188,6 +194,9 @@ impl Core {
     pub(crate) fn watch_device(&mut self) {
         if !self.device.watch.tick(self.now) {
             return;
+        }
+        if self.device.in_flight() == 0 {
+            self.device.watch.machines.clear();
         }
         let oldest = self.device.oldest();
         let Some((health, why)) = self.device.watch.judge(oldest) else { return };
