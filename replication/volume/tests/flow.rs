@@ -218,7 +218,8 @@ fn limits_go_with_their_volume() {
 
 #[test]
 fn engine_says_when_a_limited_volume_may_go_on() {
-    let mut rig = rig(24, &options());
+    let options = Options { scrub_bytes_per_second: 0, ..options() };
+    let mut rig = rig(24, &options);
     let id = rig.create_volume("v", 16 * MIB, 4096);
     rig.until("idle", |rig| rig.engine.borrow().next_timeout().is_none());
     let qos = Qos { iops: 10, iops_burst: 1, ..Qos::default() };
