@@ -322,7 +322,7 @@ pub(crate) enum Source {
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Done,
-    Store(StoreStatus),
+    Store(Box<StoreStatus>),
     Volume(VolumeStatus),
     Changes(Changes),
     Counted(Counted),

@@ -445,7 +445,7 @@ impl fmt::Debug for NodeHandle {
 
 fn as_store(answer: Answer) -> Option<StoreStatus> {
     match answer {
-        Answer::Store(status) => Some(status),
+        Answer::Store(status) => Some(*status),
         _ => None,
     }
 }

@@ -293,7 +293,7 @@ impl Shard {
             Command::CloseStore { store } => self.close_store(*store, first),
             Command::StoreStatus { store } => {
                 let status = self.stores.store(*store).map(|store| store.status());
-                Step::Done(status.map(Answer::Store))
+                Step::Done(status.map(|status| Answer::Store(Box::new(status))))
             }
             Command::Store { store, task } => match self.stores.store(*store) {
                 Err(error) => Step::Done(Err(error)),

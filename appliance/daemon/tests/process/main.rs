@@ -1,6 +1,7 @@
 //! The real program: real reactors, a store on a file, and a host on TCP.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a real program runs by the real clock")]
 
 mod backend;
 mod data;

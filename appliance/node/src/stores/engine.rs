@@ -68,7 +68,7 @@ impl EngineStore {
     fn watch_opening(&mut self) {
         let engine = self.engine.borrow();
         let answer = if engine.is_ready() {
-            Ok(Answer::Store(self.status()))
+            Ok(Answer::Store(Box::new(self.status())))
         } else if let Some(error) = engine.failed() {
             Err(NodeError::Store(error.to_string()))
         } else {

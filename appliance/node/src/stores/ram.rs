@@ -39,7 +39,7 @@ impl RamStore {
     pub(crate) fn new(medium: Medium, bytes: u64, pool: Rc<Pool>) -> RamStore {
         let volumes = Vec::new();
         let mut store = RamStore { medium, bytes, volumes, ids: 0, pool, answer: None };
-        store.answer = Some(Ok(Answer::Store(store.status())));
+        store.answer = Some(Ok(Answer::Store(Box::new(store.status()))));
         store
     }
 
