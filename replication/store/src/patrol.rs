@@ -9,9 +9,9 @@
 //!
 //! A patrol is a position, and "what is next?" is answered through the page cache for inner pages;
 //! leaves and the copies themselves are read past it. A **scrub** lives with edits and checkpoints:
-//! a page that does not look right after a checkpoint went by is looked at again. A **check** adds up
-//! what is referenced and compares it with the space map, so the map must not change meanwhile: the
-//! caller neither edits nor checkpoints until it has ended.
+//! a page that does not look right after a checkpoint went by is looked at again. A **check** adds
+//! up what is referenced and compares it with the space map, so the map must not change meanwhile:
+//! the caller neither edits nor checkpoints until it has ended.
 
 use bdev::{BufMut, Completion, Data, Fifo, Pool, Request, Slots};
 
