@@ -204,6 +204,7 @@ impl Core {
     /// happened, so that the caller knows that another turn is worth it.
     pub(crate) fn drive(&mut self, now: Instant) -> bool {
         self.now = self.now.max(now);
+        let told = self.events.len();
         let woke = self.flows.woke(self.now);
         self.retry_parked();
         self.drive_controls();
@@ -220,7 +221,8 @@ impl Core {
         progress |= self.drive_store();
         self.watch_space();
         self.watch_device();
-        progress
+        // An answer may be all that a turn brings: who asked must look for it.
+        progress | (self.events.len() > told)
     }
 
     /// Hands completions of the device to whoever asked.

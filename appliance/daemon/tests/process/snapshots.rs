@@ -142,3 +142,25 @@ fn limits_are_back_after_kill_9_and_hold_a_host_back() {
     process.signal("-KILL");
     process.wait();
 }
+
+#[test]
+fn a_volume_shrinks_only_where_nothing_is_written() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    ok(dir, "volume create db --size 8MiB");
+    ok(dir, "export add db --allow-any-host");
+    let mut host = Host::connect(address(dir)).unwrap();
+    host.write(0, &[1]);
+    ok(dir, "volume resize db --size 16MiB");
+    host.write(2048 + 512, &[7]);
+    let (code, text) = holdfast(dir, "volume resize db --size 8MiB --shrink");
+    assert_eq!(code, 5, "{text}");
+    assert!(text.contains("there is data beyond the new size"), "{text}");
+    ok(dir, "volume resize db --size 12MiB --shrink");
+    drop(host);
+    let _process = kill_and_start(process, dir);
+    assert!(ok(dir, "volume show db").contains("size:       12MiB"));
+    assert!(ok(dir, "node info").contains("health:      ready"));
+}
