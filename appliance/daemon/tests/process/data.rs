@@ -6,7 +6,7 @@ use bdev::Rng;
 use bench::client::ConnectError;
 
 use crate::host::{BLOCKS, HOST, Host, address};
-use crate::stand::{dir, ok, start};
+use crate::stand::{dir, ok, start, start_with_volume};
 
 #[test]
 fn acknowledged_writes_survive_sigkill_and_sigterm() {
@@ -52,10 +52,7 @@ fn acknowledged_writes_survive_sigkill_and_sigterm() {
 fn sigterm_waits_for_a_host_that_has_not_taken_its_answers_and_again_stops_at_once() {
     let dir = dir();
     let dir = dir.path();
-    let mut process = start(dir);
-    ok(dir, "store init main --device DIR/disk --size 256MiB");
-    ok(dir, "volume create db --size 8MiB");
-    ok(dir, "export add db --allow-any-host");
+    let mut process = start_with_volume(dir);
     let mut host = Host::connect(address(dir)).unwrap();
     let owed = host.read_and_stop_listening();
     assert!(owed > 32, "{owed} answers are more than sockets hold");

@@ -11,7 +11,7 @@ use bdev_uring::{FileDisk, FileOptions};
 
 use crate::host::{BLOCK, BLOCKS, Host, address};
 use crate::ledger::Ledger;
-use crate::stand::{Process, command, dir, ok, start};
+use crate::stand::{Process, command, dir, start, start_with_volume};
 
 /// How often the daemon is killed when nobody asks for more.
 const KILLS_DEFAULT: u64 = 12;
@@ -30,10 +30,7 @@ fn any_number_of_kills_loses_nothing_that_was_acknowledged() {
     let (kills, seed) = (number("KILLS", KILLS_DEFAULT), number("FUZZ_SEED", 1));
     let dir = dir();
     let dir = dir.path();
-    let mut process = start(dir);
-    ok(dir, "store init main --device DIR/disk --size 256MiB");
-    ok(dir, "volume create db --size 8MiB");
-    ok(dir, "export add db --allow-any-host");
+    let mut process = start_with_volume(dir);
     let mut load = Load::new(seed);
     let began = Instant::now();
     for kill in 1..=kills {

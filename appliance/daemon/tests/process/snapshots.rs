@@ -6,7 +6,7 @@ use std::path::Path;
 use bdev::Rng;
 
 use crate::host::{BLOCKS, Host, address};
-use crate::stand::{Process, dir, holdfast, ok, start};
+use crate::stand::{Process, dir, holdfast, ok, start, start_with_volume};
 
 /// Blocks of a unit of comparison.
 const UNIT_BLOCKS: u64 = 16;
@@ -125,10 +125,7 @@ fn snapshots_clones_and_restores_hold_what_they_say_through_kill_9() {
 fn limits_are_back_after_kill_9_and_hold_a_host_back() {
     let dir = dir();
     let dir = dir.path();
-    let process = start(dir);
-    ok(dir, "store init main --device DIR/disk --size 256MiB");
-    ok(dir, "volume create db --size 8MiB");
-    ok(dir, "export add db --allow-any-host");
+    let process = start_with_volume(dir);
     ok(dir, "volume qos db --iops 10 --iops-burst 10");
     let process = kill_and_start(process, dir);
     assert_eq!(ok(dir, "volume qos db"), "volume db: 10 operations/s (burst 10)\n");
@@ -147,10 +144,7 @@ fn limits_are_back_after_kill_9_and_hold_a_host_back() {
 fn a_volume_shrinks_only_where_nothing_is_written() {
     let dir = dir();
     let dir = dir.path();
-    let process = start(dir);
-    ok(dir, "store init main --device DIR/disk --size 256MiB");
-    ok(dir, "volume create db --size 8MiB");
-    ok(dir, "export add db --allow-any-host");
+    let process = start_with_volume(dir);
     let mut host = Host::connect(address(dir)).unwrap();
     host.write(0, &[1]);
     ok(dir, "volume resize db --size 16MiB");

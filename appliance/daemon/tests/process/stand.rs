@@ -41,6 +41,15 @@ pub(crate) fn start(dir: &Path) -> Process {
     start_with(dir, None)
 }
 
+/// Starts the daemon with a fresh store and a volume `db` of 8 MiB that any host may use.
+pub(crate) fn start_with_volume(dir: &Path) -> Process {
+    let process = start(dir);
+    ok(dir, "store init main --device DIR/disk --size 256MiB");
+    ok(dir, "volume create db --size 8MiB");
+    ok(dir, "export add db --allow-any-host");
+    process
+}
+
 /// The daemon with the configuration of a directory, not started yet.
 pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
