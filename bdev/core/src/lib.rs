@@ -55,6 +55,7 @@
 //! assert!(matches!(done.data, Data::From(_)));
 //! ```
 
+pub mod buckets;
 mod checksum;
 pub mod conformance;
 mod device;
