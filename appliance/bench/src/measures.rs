@@ -33,10 +33,30 @@ const LARGE_VOLUME_BYTES: u64 = 1 << 30;
 pub struct Amplified {
     /// What is written.
     pub rw: Rw,
-    /// Bytes of each write.
-    pub bytes: u32,
+    /// Bytes of a write; several share the depth.
+    pub sizes: &'static [u32],
     /// The volume is so many times the log: the larger, the fewer writes meet in the log.
     pub by_log: u64,
+    /// The volume takes nine tenths of the store, not two thirds.
+    pub crowded: bool,
+}
+
+impl Amplified {
+    fn name(&self) -> String {
+        let sizes: Vec<String> = self.sizes.iter().map(|&size| show_size(size.into())).collect();
+        let (sizes, rw, by_log) = (sizes.join(" + "), self.rw, self.by_log);
+        let crowded = if self.crowded { ", store 90 % full" } else { "" };
+        format!("write amplification, {sizes} {rw} qd32, volume {by_log} times the log{crowded}")
+    }
+
+    /// Size of the device under a volume of `bytes`.
+    fn device_bytes(&self, bytes: u64, log_bytes: u64) -> u64 {
+        match self.crowded {
+            false => device_bytes(bytes, log_bytes),
+            // The log and the superblocks are no part of what is full.
+            true => (bytes / 9 * 10 + log_bytes + (1 << 20)).next_multiple_of(1 << 20),
+        }
+    }
 }
 
 /// Bytes written to the device for each byte from the host, over a run that overwrites the volume
@@ -46,19 +66,19 @@ pub struct Amplified {
 /// # Errors
 /// An engine or a run that failed.
 pub fn amplification(options: &Options, measured: &Amplified) -> Result<Vec<Fact>, BenchError> {
-    let Amplified { rw, bytes, by_log } = *measured;
+    let Amplified { rw, sizes, by_log, .. } = *measured;
     let log_bytes = options.size / by_log;
-    let device = Counted::new(memory(device_bytes(options.size, log_bytes))?);
+    let device = Counted::new(memory(measured.device_bytes(options.size, log_bytes))?);
     let rig = Rig::create(&device, options.size, log_bytes)?;
     let blocks = options.size / u64::from(BLOCK_SIZE);
     fill(rig.queue(8)?, rig.pool(), BLOCK_SIZE, blocks)?;
     let (device_before, before) = (device.written_bytes(), rig.stats());
-    let ios = options.size * ROUNDS / u64::from(bytes);
-    write(&rig, Writes { rw, bytes, blocks, ios, seed: options.seed }, || false)?;
+    let host = || rig.stats().host_written_bytes - before.host_written_bytes;
+    let enough = || host() >= options.size * ROUNDS;
+    write(&rig, Writes { rw, sizes, blocks, ios: u64::MAX, seed: options.seed }, enough)?;
     let after = rig.shutdown();
     let host = after.host_written_bytes - before.host_written_bytes;
-    let size = show_size(u64::from(bytes));
-    let name = format!("write amplification, {size} {rw} qd32, volume {by_log} times the log");
+    let name = measured.name();
     let fact = |of: &str, written: u64| {
         let milli = written.saturating_mul(1000).checked_div(host).unwrap_or(0);
         Fact::new(&format!("{name}{of}"), milli, "bytes/byte")
@@ -108,7 +128,7 @@ fn recovered(
         late || rig.stats().log_used_bytes * 100 >= log_bytes * FULL_PERCENT
     };
     let (rw, blocks) = (Rw::RandWrite, volume_bytes / u64::from(BLOCK_SIZE));
-    let writes = Writes { rw, bytes: BLOCK_SIZE, blocks, ios: u64::MAX, seed: options.seed };
+    let writes = Writes { rw, sizes: &[BLOCK_SIZE], blocks, ios: u64::MAX, seed: options.seed };
     write(&rig, writes, full)?;
     let used = rig.stats().log_used_bytes;
     drop(rig);
@@ -139,7 +159,8 @@ fn timed_open(device: &dyn Bdev) -> Result<(Rig, Duration), BenchError> {
 /// What is written at depth 32.
 pub(crate) struct Writes {
     pub(crate) rw: Rw,
-    pub(crate) bytes: u32,
+    /// Bytes of a write; several share the depth.
+    pub(crate) sizes: &'static [u32],
     /// Blocks of the volume that are used.
     pub(crate) blocks: u64,
     pub(crate) ios: u64,
@@ -152,12 +173,15 @@ pub(crate) fn write(
     writes: Writes,
     enough: impl Fn() -> bool,
 ) -> Result<(), BenchError> {
-    const SLICE: u64 = 4096;
-    let Writes { rw, bytes, blocks: len, ios, seed } = writes;
-    let blocks = bytes / BLOCK_SIZE;
-    let workload = Workload { rw, blocks, read_percent: 0, first: 0, len };
-    let plan = JobPlan { workload, depth: 32, block_size: BLOCK_SIZE, seed, verify: false };
-    let mut jobs = [Job::new(rig.queue(plan.depth)?, rig.pool(), &plan)?];
+    const SLICE: u64 = 1024;
+    let Writes { rw, sizes, blocks: len, ios, seed } = writes;
+    let depth = 32 / u32::try_from(sizes.len()).unwrap_or(32);
+    let mut jobs = Vec::with_capacity(sizes.len());
+    for bytes in sizes {
+        let workload = Workload { rw, blocks: bytes / BLOCK_SIZE, read_percent: 0, first: 0, len };
+        let plan = JobPlan { workload, depth, block_size: BLOCK_SIZE, seed, verify: false };
+        jobs.push(Job::new(rig.queue(depth)?, rig.pool(), &plan)?);
+    }
     let clock = Clock::start();
     let mut done = 0;
     while done < ios && !enough() {

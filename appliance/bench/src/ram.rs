@@ -65,7 +65,7 @@ fn thin_volume(options: &Options) -> Result<(u64, u64, u64), BenchError> {
     drop(rig.queue(32)?);
     let thin = resident()?;
     let (rw, blocks) = (Rw::RandWrite, VOLUME_BYTES / u64::from(BLOCK_SIZE));
-    let writes = Writes { rw, bytes: BLOCK_SIZE, blocks, ios: SCATTERED, seed: options.seed };
+    let writes = Writes { rw, sizes: &[BLOCK_SIZE], blocks, ios: SCATTERED, seed: options.seed };
     write(&rig, writes, || false)?;
     let written = resident()?;
     rig.shutdown();

@@ -20,6 +20,21 @@ use crate::workload::Rw;
 /// Depths of the small rows.
 const DEPTHS: [u32; 3] = [1, 32, 128];
 
+/// What write amplification is measured of; see [`Amplified`].
+const AMPLIFIED: [(Rw, &[u32], u64, bool); 11] = [
+    (Rw::RandWrite, &[4096], 4, false),
+    (Rw::RandWrite, &[4096], 16, false),
+    (Rw::RandWrite, &[4096], 64, false),
+    (Rw::ZipfWrite, &[4096], 4, false),
+    (Rw::RandWrite, &[64 << 10], 4, false),
+    (Rw::Write, &[128 << 10], 4, false),
+    (Rw::RandWrite, &[1 << 20], 4, false),
+    (Rw::RandWrite, &[4096, 64 << 10], 4, false),
+    (Rw::RandWrite, &[64 << 10], 4, true),
+    (Rw::RandWrite, &[128 << 10], 4, true),
+    (Rw::RandWrite, &[64 << 10, 256 << 10, 1 << 20], 4, true),
+];
+
 /// The rows of a device that does nothing: the ceiling of the protocol.
 fn ceiling_shapes() -> Vec<Shape> {
     let small = |rw, depth| Shape { rw, bytes: 4096, depth, jobs: 1, digests: false };
@@ -150,16 +165,9 @@ fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
         facts.iter().for_each(|fact| progress_fact(options, fact));
         report.facts.extend(facts);
     };
-    let amplified = [
-        (Rw::RandWrite, 4096, 4),
-        (Rw::RandWrite, 4096, 64),
-        (Rw::ZipfWrite, 4096, 4),
-        (Rw::RandWrite, 64 << 10, 4),
-        (Rw::Write, 128 << 10, 4),
-    ];
-    for (rw, bytes, by_log) in amplified {
+    for (rw, sizes, by_log, crowded) in AMPLIFIED {
         if options.wants("write amplification") {
-            add(amplification(options, &Amplified { rw, bytes, by_log })?);
+            add(amplification(options, &Amplified { rw, sizes, by_log, crowded })?);
         }
     }
     if options.wants("recovery") {

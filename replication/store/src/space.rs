@@ -25,6 +25,7 @@ pub(crate) struct SpaceMap {
     free: u64,
     tentative: u64,
     mapped: u64,
+    released: u64,
     /// Pages of the map that the next checkpoint writes.
     dirty: usize,
     data_cursor: usize,
@@ -54,6 +55,7 @@ impl SpaceMap {
             free: 0,
             tentative: 0,
             mapped: 0,
+            released: 0,
             dirty: 0,
             data_cursor: first as usize / 64,
         };
@@ -77,6 +79,11 @@ impl SpaceMap {
 
     pub(crate) fn tentative(&self) -> u64 {
         self.tentative
+    }
+
+    /// Extents that the next checkpoint makes free.
+    pub(crate) fn released(&self) -> u64 {
+        self.released
     }
 
     /// Extents that the next map calls used.
@@ -212,11 +219,13 @@ impl SpaceMap {
         self.touch(group_of(extent));
         self.groups[group_of(extent)].released += 1;
         self.mapped -= 1;
+        self.released += 1;
         if bdev::planted(bdev::Planted::ExtentReusedAtOnce) {
             self.held[word] &= !mask;
             self.used[word] &= !mask;
             self.groups[group_of(extent)].released -= 1;
             self.groups[group_of(extent)].free += 1;
+            self.released -= 1;
             self.free += 1;
         }
     }
@@ -227,6 +236,7 @@ impl SpaceMap {
         let (word, mask) = place(extent);
         self.held[word] &= !mask;
         self.groups[group_of(extent)].released -= 1;
+        self.released -= 1;
         self.mapped += 1;
     }
 
@@ -247,6 +257,7 @@ impl SpaceMap {
             assert_eq!(freed, group.released, "each released extent is settled once");
             group.free += freed;
             self.free += u64::from(freed);
+            self.released -= u64::from(freed);
             group.released = 0;
         }
     }
@@ -441,10 +452,12 @@ mod tests {
         assert_eq!(map.state(extent), ExtentState::Mapped);
         map.release(extent);
         assert_eq!((map.state(extent), map.free()), (ExtentState::Released, 1));
+        assert_eq!(map.released(), 1);
         let mut words = [U64::new(7); WORDS_PER_PAGE];
         map.write_page(0, &mut words);
         assert_eq!(words, [U64::new(0); WORDS_PER_PAGE]);
         map.settle();
         assert_eq!((map.state(extent), map.free()), (ExtentState::Free, 2));
+        assert_eq!(map.released(), 0);
     }
 }

@@ -251,6 +251,11 @@ impl Store {
         if self.catalog.is_sharing() { free - free.div_ceil(9) } else { free }
     }
 
+    /// Extents that fell out of the map and are free after the next checkpoint.
+    pub fn released_extents(&self) -> u64 {
+        self.space.released()
+    }
+
     /// Extents that hold nothing, the reserve for metadata included.
     pub fn unused_extents(&self) -> u64 {
         self.space.free()

@@ -9,7 +9,11 @@ use wal::{Lsn, Point};
 use crate::core::Core;
 use crate::destage::Phase;
 use crate::journal::Kind;
-use crate::limits::{CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX};
+use crate::limits::{
+    CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX, RETURNS_MIN,
+    RETURNS_WAIT_NS,
+};
+use crate::write::with_pages;
 
 /// How soon to come back when something waits that no completion announces (a free buffer).
 const BUSY: Duration = Duration::from_millis(1);
@@ -153,6 +157,35 @@ impl Core {
             || self.journal.is_crowded()
     }
 
+    /// Extents that second copies may still take: what nobody has set aside.
+    pub(crate) fn direct_room(&self) -> u64 {
+        self.store.free_extents().saturating_sub(with_pages(self.reserved))
+    }
+
+    /// As many extents wait for the map and a checkpoint to give them back as are left. Direct
+    /// writes replace extents and hardly fill the log, so nothing else would ask for one; without
+    /// room for second copies they would take the way through the log, and be written twice.
+    pub(crate) fn wants_returns(&self) -> bool {
+        self.journal.directs() + self.store.released_extents() >= self.returns_worth()
+    }
+
+    /// Whether a direct write that found no room waits for what is about to be given back: not for
+    /// long, since the log takes it too.
+    pub(crate) fn waits_for_returns(&mut self, key: u32) -> bool {
+        let moving = self.journal.directs() > 0 && self.wants_returns();
+        let ending = self.store.released_extents() >= self.returns_worth() / 2;
+        if self.checking.holds() || !(self.directs > 0 || moving || ending) {
+            return false;
+        }
+        let op = self.ops.get_mut(key).expect("held");
+        let since = *op.waits_for_returns.get_or_insert(self.now);
+        self.now.saturating_since(since) < Duration::from_nanos(RETURNS_WAIT_NS)
+    }
+
+    fn returns_worth(&self) -> u64 {
+        self.direct_room().max(RETURNS_MIN)
+    }
+
     fn checkpoint_due(&mut self) -> bool {
         if self.checkpoint.forgetting.is_some() {
             return false;
@@ -174,6 +207,7 @@ impl Core {
             || (self.store.needs_checkpoint() && self.store.is_dirty())
             || (self.is_pressed() && gain > 0 && (rest || share >= PRESSED_SHARE))
             || (self.is_scarce() && gain > 0)
+            || self.store.released_extents() >= self.returns_worth() / 2
             || (self.wants_all() && rest && (gain > 0 || self.store.is_dirty()))
             || (self.controls.wants_checkpoint && !self.checkpoint.reclaim)
             || (self.controls.wants_barriers && !self.layers.is_waiting() && gain > 0)

@@ -131,7 +131,8 @@ impl Core {
 
     /// Destage writes that may be in flight now.
     fn destage_depth(&self) -> u32 {
-        if self.wants_all() || self.is_scarce() || self.layers.is_waiting() {
+        let returns = self.journal.directs() > 0 && self.wants_returns();
+        if self.wants_all() || self.is_scarce() || self.layers.is_waiting() || returns {
             return DESTAGE_FULL;
         }
         pacing::destage_depth(self.not_moved())

@@ -40,6 +40,12 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
 }
 
+impl Entry {
+    fn is_direct(&self) -> bool {
+        matches!(self.kind, Kind::Direct { owned: true, .. })
+    }
+}
+
 /// A ring of entries with a cursor: those before it are in the map, the others are not yet.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -48,13 +54,15 @@ pub(crate) struct Journal {
     first: u64,
     cursor: u64,
     end: u64,
+    /// Entries behind the cursor that put an extent of their own into the map.
+    directs: u64,
 }
 
 impl Journal {
     pub(crate) fn new(capacity: usize) -> Journal {
         let empty = Entry { lsn: 0, volume: 0, layer: 0, block: 0, blocks: 0, kind: Kind::Zero };
         let entries = vec![empty; capacity.next_power_of_two()].into();
-        Journal { entries, first: 0, cursor: 0, end: 0 }
+        Journal { entries, first: 0, cursor: 0, end: 0, directs: 0 }
     }
 
     pub(crate) fn room(&self) -> usize {
@@ -75,6 +83,7 @@ impl Journal {
         let index = self.index(self.end);
         self.entries[index] = entry;
         self.end += 1;
+        self.directs += u64::from(entry.is_direct());
     }
 
     /// The entry `ahead` places behind the cursor.
@@ -91,7 +100,15 @@ impl Journal {
     /// Moves the cursor over `count` entries that are in the map now.
     pub(crate) fn advance(&mut self, count: u64) {
         assert!(count <= self.pending());
+        let passed = self.cursor..self.cursor + count;
+        let direct = |&at: &u64| self.entries[self.index(at)].is_direct();
+        self.directs -= passed.filter(direct).count() as u64;
         self.cursor += count;
+    }
+
+    /// Extents of direct writes that are on the device and not yet in the map.
+    pub(crate) fn directs(&self) -> u64 {
+        self.directs
     }
 
     /// Forgets the oldest entry if its LSN is below `lsn`.
@@ -115,7 +132,12 @@ impl Journal {
     pub(crate) fn for_each_mut(&mut self, mut each: impl FnMut(&mut Entry)) {
         for at in self.first..self.end {
             let index = self.index(at);
+            let was = self.entries[index].is_direct();
             each(&mut self.entries[index]);
+            if at >= self.cursor {
+                self.directs += u64::from(self.entries[index].is_direct());
+                self.directs -= u64::from(was);
+            }
         }
     }
 

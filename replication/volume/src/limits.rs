@@ -151,6 +151,13 @@ pub(crate) const CHECKPOINT_SHARE: u64 = 25;
 /// The same from the soft watermark on.
 pub(crate) const PRESSED_SHARE: u64 = 10;
 
+/// Fewest extents that are worth a checkpoint because it gives them back: 4 MiB. As many as are
+/// free are always worth one.
+pub(crate) const RETURNS_MIN: u64 = 64;
+
+/// How long a direct write waits for them before it goes through the log. Nanoseconds.
+pub(crate) const RETURNS_WAIT_NS: u64 = 50_000_000;
+
 /// Without a write for so long, everything is destaged and checkpointed. Nanoseconds.
 pub(crate) const IDLE_NS: u64 = 500_000_000;
 

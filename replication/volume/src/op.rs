@@ -55,6 +55,8 @@ pub(crate) struct HostOp {
     pub(crate) held: bool,
     /// It waits for space.
     pub(crate) space_wait: Option<SpaceWait>,
+    /// Since when a direct write waits for extents that are about to be free.
+    pub(crate) waits_for_returns: Option<Instant>,
 }
 
 /// Where things stood when an operation began to wait for space.
@@ -140,6 +142,7 @@ impl HostOp {
             admitted: false,
             held: false,
             space_wait: None,
+            waits_for_returns: None,
         }
     }
 

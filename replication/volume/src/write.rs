@@ -43,7 +43,7 @@ const SPACE_MARGIN: u64 = 8;
 /// Extents that are gone when `extents` have been mapped: each may add a leaf and an inner page to
 /// the metadata, in two copies, because a page that a snapshot shares is not given back when it
 /// is changed. Four pages are a quarter of an extent.
-fn with_pages(extents: u64) -> u64 {
+pub(crate) fn with_pages(extents: u64) -> u64 {
     extents + extents.div_ceil(4)
 }
 
@@ -148,12 +148,14 @@ impl Core {
             self.log_blocked = true;
             return Step::Wait;
         }
-        let free = self.store.free_extents().saturating_sub(with_pages(self.reserved));
-        let most = u32::try_from(extents.min(free)).unwrap_or(u32::MAX);
+        let most = u32::try_from(extents.min(self.direct_room())).unwrap_or(u32::MAX);
         // Who waits for space comes before second copies.
         let none = most == 0 || self.space_waiters > 0;
         let run = if none { None } else { self.store.allocate_run(most) };
         let Some((extent, count)) = run else {
+            if self.space_waiters == 0 && self.waits_for_returns(key) {
+                return Step::Wait;
+            }
             // No room for a second copy: through the log, and over the old one in place.
             return self.log_piece(key, EXTENT_BLOCKS.min(self.piece_blocks));
         };

@@ -88,6 +88,35 @@ fn overwrites_at_depth_in_a_nearly_full_store_never_lack_space() {
     }
 }
 
+/// Replaced extents come back with a checkpoint only, and writes that hardly fill the log ask for
+/// none: without room for second copies all of them would go through the log.
+#[test]
+fn large_overwrites_of_a_nearly_full_store_bypass_the_log() {
+    let disk = SimDisk::new(4096, 72 * 256, FaultPlan::reliable(5));
+    let mut rig = Rig::create(disk, 4 * MIB, &options());
+    let id = rig.create_volume("v", 64 * MIB, 4096);
+    let mut queue = rig.queue(id, 64);
+    let extents = rig.engine.borrow().stats().free_bytes / store::EXTENT_BYTES * 8 / 10;
+    for extent in 0..extents {
+        assert_eq!(rig.write(&mut queue, extent * EXTENT_BLOCKS, &[3; 65536]), Status::Ok);
+    }
+    let before = rig.engine.borrow().stats();
+    let mut rng = Rng::new(1);
+    let bad = write_many(&mut rig, &mut queue, (2000, 16), |index| {
+        let count = 1 + index % 2;
+        let at = rng.below(extents - u64::from(count)) * EXTENT_BLOCKS;
+        (at, count * 16)
+    });
+    assert_eq!(bad, []);
+    let after = rig.engine.borrow().stats();
+    let host = after.host_written_bytes - before.host_written_bytes;
+    assert_eq!(after.data_written_bytes - before.data_written_bytes, host, "each byte once");
+    let log = after.log_written_bytes - before.log_written_bytes;
+    assert!(log * 50 < host, "{log} of {host} bytes went to the log");
+    let metadata = after.metadata_written_bytes - before.metadata_written_bytes;
+    assert!(metadata * 10 < host, "checkpoints wrote {metadata} for {host} bytes");
+}
+
 /// Few pages may be dirty here, so checkpoints come often, and the first ones cover only records
 /// that give nothing back: waiting for two of them is not enough.
 #[test]
