@@ -8,6 +8,7 @@ mod format;
 mod garbage;
 mod large;
 mod map;
+mod neighbours;
 mod pages;
 mod patrol;
 mod rig;
