@@ -153,7 +153,8 @@ impl FromIterator<Op> for OpSet {
 /// What a device needs to know to open a queue for a shard.
 #[derive(Debug)]
 pub struct QueueCx<'a> {
-    /// The pool whose segments the requests will carry, to register it with the device.
+    /// The pool whose segments most requests will carry, to register it with the device. Segments
+    /// of other pools (a store's reserve) are served too, if slower.
     pub pool: &'a Pool,
     /// Requests in flight that the queue must take.
     pub depth: u32,

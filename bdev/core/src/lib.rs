@@ -56,6 +56,7 @@
 //! ```
 
 pub mod buckets;
+mod buffers;
 mod checksum;
 pub mod conformance;
 mod device;
@@ -72,6 +73,7 @@ mod slots;
 mod status;
 mod units;
 
+pub use buffers::Buffers;
 pub use checksum::{CHECKSUM_BYTES, CHECKSUM_OF_ZEROES, join_checksums};
 pub use device::{Bdev, Info, OpSet, OpenError, Queue, QueueCx};
 pub use fifo::Fifo;

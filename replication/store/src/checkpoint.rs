@@ -16,7 +16,7 @@
 //!
 //! Edits wait meanwhile (they are `Busy`); lookups and tentative allocations do not.
 
-use bdev::{Completion, Fifo, Pool, Request, Status};
+use bdev::{Buffers, Completion, Fifo, Request, Status};
 use zerocopy::FromZeros;
 
 use crate::catalog::CATALOG_PAGES;
@@ -139,7 +139,7 @@ impl Store {
         self.checkpoint.phase == Phase::Failed
     }
 
-    pub(crate) fn poll_checkpoint(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub(crate) fn poll_checkpoint(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         if !self.is_checkpointing() {
             return;
         }
@@ -191,7 +191,7 @@ impl Store {
     }
 
     /// Seals and writes the next dirty page of a volume. False when it must wait.
-    fn seal_tree_page(&mut self, requests: &mut Fifo<Request>, pool: &Pool) -> bool {
+    fn seal_tree_page(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) -> bool {
         let Some(&frame) = self.checkpoint.work.get(self.checkpoint.sealed) else {
             self.place_flat_trees();
             self.checkpoint.phase = Phase::Flat { tree: 0, level: 0, index: 0 };
@@ -260,7 +260,7 @@ impl Store {
         level: usize,
         index: usize,
         requests: &mut Fifo<Request>,
-        pool: &Pool,
+        pool: &dyn Buffers,
     ) -> bool {
         let flat = if tree == 0 { &mut self.catalog_tree } else { &mut self.space_tree };
         let next = (index..flat.len(level)).find(|&i| flat.mark(level, i) == Mark::Placed);

@@ -1,6 +1,6 @@
 //! Making a device a store.
 
-use bdev::{Completion, Data, Fifo, Info, Pool, Request, Status};
+use bdev::{Buffers, Completion, Data, Fifo, Info, Request, Status};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -77,7 +77,7 @@ impl Format {
     }
 
     /// Appends the requests that are due.
-    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         if self.failed || requests.is_full() {
             return;
         }

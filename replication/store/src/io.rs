@@ -1,6 +1,6 @@
 //! From pages to requests: addresses, coalesced page writes with retry, the superblock pair.
 
-use bdev::{Buf, BufMut, Completion, Data, Fifo, Info, Lba, Pool, Request, Slots, Status, Tag};
+use bdev::{Buf, BufMut, Buffers, Completion, Data, Fifo, Info, Lba, Request, Slots, Status, Tag};
 use zerocopy::IntoBytes;
 
 use crate::TAG_CLASS;
@@ -123,7 +123,7 @@ impl Writer {
         &mut self,
         place: Place,
         requests: &mut Fifo<Request>,
-        pool: &Pool,
+        pool: &dyn Buffers,
     ) -> bool {
         let joins = self.run.as_ref().is_some_and(|run| {
             let room = (run.buf.capacity() / PAGE_BYTES).min(EXTENT_BLOCKS);
@@ -242,7 +242,7 @@ impl SuperWriter {
         &mut self,
         superblock: &mut Superblock,
         requests: &mut Fifo<Request>,
-        pool: &Pool,
+        pool: &dyn Buffers,
     ) {
         if self.waiting || requests.is_full() {
             return;

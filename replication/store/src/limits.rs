@@ -100,6 +100,10 @@ pub(crate) const REPAIRS_MAX: usize = 64;
 /// Pages of which a check reads both copies at one time. A scrub reads one page at a time.
 pub(crate) const PATROLS_MAX: usize = 8;
 
+/// Requests that a mounted store has in flight at most: loads, writes of a checkpoint and its
+/// superblock, both copies of the pages of a patrol, and a repair.
+pub const REQUESTS_MAX: usize = LOADS_MAX + WRITES_MAX + 1 + 2 * PATROLS_MAX + 1;
+
 /// Steps that a patrol goes in one turn.
 pub(crate) const PATROL_STEPS_MAX: usize = 64;
 

@@ -1,6 +1,6 @@
 //! Loading pages of the volumes' trees on demand.
 
-use bdev::{Completion, Data, Fifo, Pool, Request};
+use bdev::{Buffers, Completion, Data, Fifo, Request};
 
 use crate::cache::FrameState;
 use crate::format::{Kind, NodeId, Page, PageFault, PagePtr};
@@ -20,7 +20,7 @@ impl Store {
         assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");
     }
 
-    pub(crate) fn poll_loads(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub(crate) fn poll_loads(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         while self.loads_in_flight < LOADS_MAX && !requests.is_full() {
             let Some(&frame) = self.load_queue.front() else { return };
             let Some(buf) = pool.take(PAGE_BYTES) else { return };

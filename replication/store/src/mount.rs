@@ -8,7 +8,7 @@
 //! once: a walk ends where an ancestor's pages begin. Leaves are not read. Then
 //! the superblock pair is written with the next epoch, which also heals a damaged copy.
 
-use bdev::{Completion, Data, Fifo, Info, Pool, Request, Slots, Status};
+use bdev::{Buffers, Completion, Data, Fifo, Info, Request, Slots, Status};
 
 use crate::format::{
     INCOMPAT_KNOWN, Kind, NodeId, Page, PageFault, PagePtr, RO_COMPAT_KNOWN, SlotFault, Superblock,
@@ -96,7 +96,7 @@ impl Mount {
     }
 
     /// Appends the requests that are due, while there is room and the pool has buffers.
-    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         match self.phase {
             Phase::Supers => self.read_supers(requests, pool),
             Phase::Flat | Phase::Volumes => self.read_pages(requests, pool),
@@ -130,7 +130,7 @@ impl Mount {
         self.result.take()
     }
 
-    fn read_supers(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    fn read_supers(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         for slot in 0..2 {
             let at = slot as usize;
             if !self.supers_due[at] || requests.is_full() {
@@ -223,7 +223,7 @@ impl Mount {
         Ok(())
     }
 
-    fn read_pages(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    fn read_pages(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         while !requests.is_full() && !self.walk.flights.is_full() {
             let Some(visit) = self.walk.todo.last() else { return };
             let (_, page) = copy_to_read(&visit.ptr, visit.attempts).expect("once more");

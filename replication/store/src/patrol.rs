@@ -13,7 +13,7 @@
 //! up what is referenced and compares it with the space map, so the map must not change meanwhile:
 //! the caller neither edits nor checkpoints until it has ended.
 
-use bdev::{BufMut, Completion, Data, Fifo, Pool, Request, Slots};
+use bdev::{BufMut, Buffers, Completion, Data, Fifo, Request, Slots};
 
 use crate::flat::FlatTree;
 use crate::format::{
@@ -311,7 +311,7 @@ impl Store {
         ledger.report
     }
 
-    pub(crate) fn poll_patrol(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub(crate) fn poll_patrol(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         while let Some(&(slot, copy)) = self.patrol.again.front() {
             if requests.is_full() || !self.read_copy(slot, copy, requests, pool) {
                 return;
@@ -369,7 +369,7 @@ impl Store {
         slot: u32,
         copy: Copy,
         requests: &mut Fifo<Request>,
-        pool: &Pool,
+        pool: &dyn Buffers,
     ) -> bool {
         let Some(buf) = pool.take(PAGE_BYTES) else { return false };
         self.submit_copy(slot, copy, buf, requests);

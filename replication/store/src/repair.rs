@@ -11,7 +11,7 @@
 //! is in flight. What waited for longer is verified against its pointer again when the good copy is
 //! read.
 
-use bdev::{Buf, Completion, Data, Fifo, Pool, Request};
+use bdev::{Buf, Buffers, Completion, Data, Fifo, Request};
 
 use crate::Store;
 use crate::format::{NodeId, Page, PagePtr};
@@ -105,7 +105,7 @@ impl Store {
         !self.repairs.is_idle()
     }
 
-    pub(crate) fn poll_repairs(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
+    pub(crate) fn poll_repairs(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
         let Some(&repair) = self.repairs.queue.front() else { return };
         if requests.is_full() {
             return;

@@ -1,6 +1,6 @@
 //! A mounted store: the public interface over map, allocator, catalog and checkpoint.
 
-use bdev::{Completion, Fifo, Pool, Request};
+use bdev::{Buffers, Completion, Fifo, Request};
 
 use crate::cache::Cache;
 use crate::catalog::{CATALOG_PAGES, Catalog};
@@ -306,9 +306,11 @@ impl Store {
     }
 
     /// Appends the requests that are due, while there is room and the pool has buffers.
-    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &Pool) {
-        self.poll_loads(requests, pool);
+    pub fn poll_requests(&mut self, requests: &mut Fifo<Request>, pool: &dyn Buffers) {
+        // A checkpoint needs no page that is not in memory, and it ends: it goes before loads, of
+        // which there may always be more.
         self.poll_checkpoint(requests, pool);
+        self.poll_loads(requests, pool);
         self.poll_repairs(requests, pool);
         self.poll_patrol(requests, pool);
     }

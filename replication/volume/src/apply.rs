@@ -1,6 +1,6 @@
 //! One extent of a destage window: its leaf edited, its blocks on their way.
 
-use bdev::{Buf, Flags};
+use bdev::{Buf, Buffers, Flags};
 use store::{Edit, Extent, LeafEntry, VolumeId};
 
 use crate::core::Core;
@@ -243,7 +243,7 @@ impl Core {
             let data = self.destage.data.clone().expect("the window was read");
             return Some(if first == 0 { data } else { data.slice(first) });
         }
-        let mut copy = self.pool.take(run.len() * BLOCK)?;
+        let mut copy = self.reserve.take(run.len() * BLOCK)?;
         for (target, candidate) in copy.bytes_mut().chunks_exact_mut(BLOCK).zip(run) {
             target.copy_from_slice(self.log_block(candidate));
         }

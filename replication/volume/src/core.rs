@@ -1,8 +1,6 @@
 //! The running engine: what it owns, and one turn of it.
 
-use std::rc::Rc;
-
-use bdev::{Completion, Data, Fifo, Info, Instant, Op, OpSet, Pool, Request, Slots, Status};
+use bdev::{Completion, Data, Fifo, Info, Instant, Op, OpSet, Request, Slots, Status};
 use store::Store;
 use wal::Wal;
 
@@ -26,6 +24,7 @@ use crate::opening::Options;
 use crate::overlay::Overlay;
 use crate::qos::Flows;
 use crate::read::Source;
+use crate::reserve::Reserve;
 use crate::resize::Shrinking;
 use crate::scrub::Scrub;
 use crate::space::SpaceWatch;
@@ -122,12 +121,12 @@ pub(crate) struct Core {
     pub(crate) log_blocked: bool,
     pub(crate) idle_ns: u64,
     /// Last, so that it is dropped after everything that holds its segments.
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) reserve: Reserve,
 }
 
 /// What a [`Core`] is made of.
 pub(crate) struct Parts {
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) reserve: Reserve,
     pub(crate) device: Device,
     pub(crate) store: Store,
     pub(crate) wal: Wal,
@@ -152,7 +151,7 @@ impl Core {
         let rate = parts.options.scrub_bytes_per_second;
         let scrub = Scrub::new(rate, parts.store.scrub_record());
         Core {
-            pool: parts.pool,
+            reserve: parts.reserve,
             device: parts.device,
             store: parts.store,
             checkpoint,
@@ -213,7 +212,7 @@ impl Core {
         let mut progress = self.background() | woke | scrubbed;
         let before = self.device.machines.len();
         self.wal.poll_requests(&mut self.device.machines);
-        self.store.poll_requests(&mut self.device.machines, &self.pool);
+        self.store.poll_requests(&mut self.device.machines, &self.reserve);
         self.device.count_machines(before);
         progress |= self.device.turn();
         progress |= self.complete();
@@ -283,7 +282,7 @@ impl Core {
 
     /// Takes requests of a queue while there is room.
     pub(crate) fn submit(&mut self, queue: u32, requests: &mut Fifo<Request>) {
-        let quarantined = self.is_quarantined();
+        let quarantined = self.device.is_quarantined();
         loop {
             let Some(state) = self.queues.get_mut(queue) else { return };
             if self.quiesced == Some(state.volume) {
@@ -358,6 +357,7 @@ impl Core {
     /// Gives an operation's buffer back to its queue.
     pub(crate) fn finish(&mut self, key: u32, status: Status) {
         self.end_space_wait(key);
+        self.reserve.end_op(key);
         let mut op = self.ops.remove(key).expect("an operation ends once");
         if status.is_ok() && op.request.op == Op::Read {
             op.end_read();

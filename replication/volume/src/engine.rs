@@ -18,6 +18,7 @@ use crate::health::HealthStatus;
 use crate::latency::Latency;
 use crate::opening::{Opening, Options};
 use crate::qos::{Qos, QosStatus};
+use crate::reserve::Reserve;
 use crate::scrub::ScrubStatus;
 use crate::snapshot::{NewClone, NewSnapshot, Snapshot};
 use crate::space::SpaceState;
@@ -78,8 +79,8 @@ impl Engine {
         options: &Options,
     ) -> Result<Engine, OpenError> {
         let device = Device::new(device, info, options.device_deadline_ns);
-        let (info, pool, options) = (info.clone(), Rc::clone(pool), options.clone());
-        let opening = Opening::create(device, info, pool, format, options)?;
+        let reserve = Reserve::new(Rc::clone(pool))?;
+        let opening = Opening::create(device, info.clone(), reserve, format, options.clone())?;
         Ok(Engine { state: State::Opening(Box::new(opening)) })
     }
 
@@ -87,8 +88,14 @@ impl Engine {
     /// [`Engine::drive`].
     pub fn open(device: Box<dyn Queue>, info: &Info, pool: &Rc<Pool>, options: &Options) -> Engine {
         let device = Device::new(device, info, options.device_deadline_ns);
-        let opening = Opening::open(device, info.clone(), Rc::clone(pool), options.clone());
-        Engine { state: State::Opening(Box::new(opening)) }
+        let state = match Reserve::new(Rc::clone(pool)) {
+            Ok(reserve) => {
+                let opening = Opening::open(device, info.clone(), reserve, options.clone());
+                State::Opening(Box::new(opening))
+            }
+            Err(error) => State::Failed(error),
+        };
+        Engine { state }
     }
 
     /// One turn. Call it once in every turn of the shard, after requests were submitted. True when
@@ -103,7 +110,7 @@ impl Engine {
                 progress
             }
             State::Opening(opening) => {
-                let progress = opening.drive();
+                let progress = opening.drive(now);
                 progress | self.advance()
             }
             State::Closed(_) | State::Failed(_) | State::Moving => false,
@@ -388,7 +395,7 @@ impl Engine {
     /// How the device is; [`Event::Health`] tells of changes. A quarantined one stays so until the
     /// store is opened again.
     pub fn health(&self) -> HealthStatus {
-        self.core().map_or_else(HealthStatus::default, Core::health)
+        self.device().map_or_else(HealthStatus::default, Device::health)
     }
 
     /// How full the store is; [`Event::Space`] tells of changes.
@@ -421,11 +428,11 @@ impl Engine {
 
     /// When [`Engine::drive`] has something to do even if nothing completes until then.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let core = self.core()?;
+        let Some(core) = self.core() else { return self.device()?.timeout() };
         let limits = core.flows.wake_at.into_iter();
         let own = [
             core.admission.wake_at,
-            core.device_timeout(),
+            core.device.timeout(),
             core.background_timeout(),
             core.scrub_timeout(),
         ];
@@ -434,20 +441,12 @@ impl Engine {
 
     /// A descriptor that turns readable when the device has something, if it has one.
     pub fn wait_fd(&self) -> Option<RawFd> {
-        match &self.state {
-            State::Running(core) => core.device.wait_fd(),
-            State::Opening(opening) => opening.device.wait_fd(),
-            _ => None,
-        }
+        self.device()?.wait_fd()
     }
 
     /// Requests that the device has now.
     pub fn device_in_flight(&self) -> u32 {
-        match &self.state {
-            State::Running(core) => core.device.in_flight(),
-            State::Opening(opening) => opening.device.in_flight(),
-            _ => 0,
-        }
+        self.device().map_or(0, Device::in_flight)
     }
 
     pub(crate) fn open_queue(&mut self, id: VolumeId, depth: u32) -> Result<u32, ControlError> {
@@ -509,6 +508,14 @@ impl Engine {
 
     fn queue_mut(&mut self, key: u32) -> Option<&mut QueueState> {
         self.core_mut()?.queues.get_mut(key)
+    }
+
+    fn device(&self) -> Option<&Device> {
+        match &self.state {
+            State::Running(core) => Some(&core.device),
+            State::Opening(opening) => Some(&opening.device),
+            _ => None,
+        }
     }
 
     fn core(&self) -> Option<&Core> {

@@ -30,6 +30,10 @@ pub enum OpenError {
     },
     /// The pool has no free segment of 1 MiB to recover with.
     NoBuffers,
+    /// There is no memory for the buffers that the engine has for itself.
+    NoReserve,
+    /// The device is quarantined: it does not answer, or only with errors. Why.
+    Device(&'static str),
 }
 
 impl fmt::Display for OpenError {
@@ -41,6 +45,8 @@ impl fmt::Display for OpenError {
             OpenError::LogConfig(error) => write!(f, "opening the log: {error}"),
             OpenError::Record { lsn, what } => write!(f, "log record {lsn}: {what}"),
             OpenError::NoBuffers => f.write_str("no free 1 MiB buffer to recover the log with"),
+            OpenError::NoReserve => f.write_str("no memory for the store's own buffers"),
+            OpenError::Device(why) => write!(f, "the device is quarantined for {why}"),
         }
     }
 }
@@ -53,6 +59,7 @@ impl std::error::Error for OpenError {
             OpenError::Log(error) => Some(error),
             OpenError::LogConfig(error) => Some(error),
             OpenError::Record { .. } | OpenError::NoBuffers => None,
+            OpenError::NoReserve | OpenError::Device(_) => None,
         }
     }
 }

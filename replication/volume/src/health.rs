@@ -9,18 +9,21 @@
 //!
 //! A slow device is reported and goes on serving: on one node its data is nowhere else. One that
 //! does not answer is quarantined: its volumes answer errors at once instead of letting hosts hang,
-//! and the node's other stores do not notice.
+//! and the node's other stores do not notice. A request that is late while others come back may be
+//! lost, or behind a flush that takes its time: the device is slow from the deadline on, and
+//! quarantined at twice the deadline.
 
 use std::time::Duration;
 
 use bdev::{Instant, Status, Tag};
 
 use crate::core::Core;
+use crate::device::Device;
 use crate::error::Event;
 use crate::latency::Latency;
 use crate::limits::{
-    DEVICE_ERRORS_MAX, DEVICE_LOOK, DEVICE_MACHINES_MAX, DEVICE_STEP, SLOW_FACTOR, SLOW_FLOOR_NS,
-    SLOW_NS, SLOW_REQUESTS_MIN, SLOW_WINDOW, SLOW_WINDOWS,
+    DEVICE_ERRORS_MAX, DEVICE_LATE_FACTOR, DEVICE_LOOK, DEVICE_MACHINES_MAX, DEVICE_STEP,
+    SLOW_FACTOR, SLOW_FLOOR_NS, SLOW_NS, SLOW_REQUESTS_MIN, SLOW_WINDOW, SLOW_WINDOWS,
 };
 
 /// How the device is.
@@ -30,7 +33,7 @@ pub enum Health {
     /// As it should be.
     #[default]
     Healthy,
-    /// It answers, and far too slowly.
+    /// It answers, and far too slowly, or not every request.
     Slow,
     /// It does not answer, or only with errors: nothing is asked of it any more.
     Quarantined,
@@ -161,13 +164,23 @@ impl Watch {
         }
         // While others come back the device lives.
         let silent = self.clock - self.ended >= self.deadline;
-        if silent && self.oldest >= self.deadline {
+        if self.oldest >= self.deadline * DEVICE_LATE_FACTOR {
+            (self.health, why) = (Health::Quarantined, "a request that did not come back at all");
+        } else if silent && self.is_late() {
             (self.health, why) = (Health::Quarantined, "a request that did not come back in time");
+        } else if self.is_late() && self.health == Health::Healthy {
+            (self.health, why) = (Health::Slow, "a request that is late while others come back");
+            self.against = 0;
         }
         if self.errors_in_row >= DEVICE_ERRORS_MAX {
             (self.health, why) = (Health::Quarantined, "one error after the other");
         }
         (self.health != before).then_some((self.health, why))
+    }
+
+    /// True when a request has been with the device for longer than it may.
+    fn is_late(&self) -> bool {
+        self.oldest >= self.deadline
     }
 
     fn end_window(&mut self) {
@@ -181,6 +194,7 @@ impl Watch {
         };
         self.last_p99_ns = p99;
         self.best_p99_ns = self.best_p99_ns.min(p99);
+        let slow = slow || self.is_late();
         self.against = if slow == (self.health == Health::Slow) { 0 } else { self.against + 1 };
         if self.against >= SLOW_WINDOWS {
             self.health = if slow { Health::Slow } else { Health::Healthy };
@@ -189,42 +203,49 @@ impl Watch {
     }
 }
 
-impl Core {
-    /// Looks after the device, once in a turn.
-    pub(crate) fn watch_device(&mut self) {
-        if !self.device.watch.tick(self.now) {
-            return;
+impl Device {
+    /// Looks after the device, once in a turn. The new verdict, if it changed, and why.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<(Health, &'static str)> {
+        if !self.watch.tick(now) {
+            return None;
         }
-        if self.device.in_flight() == 0 {
-            self.device.watch.machines.clear();
+        if self.in_flight() == 0 {
+            self.watch.machines.clear();
         }
-        let oldest = self.device.oldest();
-        let Some((health, why)) = self.device.watch.judge(oldest) else { return };
-        self.report(Event::Health { health, why });
-        if health == Health::Quarantined {
-            self.fail(why, Status::Io);
-        }
+        let oldest = self.oldest();
+        self.watch.judge(oldest)
     }
 
     /// True when nothing is asked of the device any more.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.device.watch.health == Health::Quarantined
+        self.watch.health == Health::Quarantined
     }
 
     /// When to look again at a device that has something to do.
-    pub(crate) fn device_timeout(&self) -> Option<Instant> {
-        let watched = self.device.in_flight() > 0 && !self.is_quarantined();
-        watched.then(|| self.now.saturating_add(DEVICE_STEP / 2))
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        let watched = self.in_flight() > 0 && !self.is_quarantined();
+        watched.then(|| self.watch.last.saturating_add(DEVICE_STEP / 2))
     }
 
     /// The device at this moment.
     pub(crate) fn health(&self) -> HealthStatus {
-        let watch = &self.device.watch;
+        let watch = &self.watch;
         HealthStatus {
             health: watch.health,
             p99_ns: watch.last_p99_ns,
             oldest_ns: u64::try_from(watch.oldest.as_nanos()).unwrap_or(u64::MAX),
             errors_in_row: watch.errors_in_row,
+        }
+    }
+}
+
+impl Core {
+    /// Looks after the device, once in a turn.
+    pub(crate) fn watch_device(&mut self) {
+        let Some((health, why)) = self.device.look(self.now) else { return };
+        self.report(Event::Health { health, why });
+        if health == Health::Quarantined {
+            self.fail(why, Status::Io);
         }
     }
 }
@@ -291,5 +312,34 @@ mod tests {
         let (health, _) = verdicts.next().unwrap();
         assert_eq!(health, Health::Quarantined);
         assert_eq!(verdicts.next(), None, "it is said once");
+    }
+
+    /// Seconds until the verdicts on a request that is lost while others come back.
+    #[test]
+    fn lost_request_is_noticed_among_answered_ones() {
+        let mut watch = Watch::new(10_000 * MS);
+        watch.begin_machine(Tag(1));
+        let mut verdicts = Vec::new();
+        for second in 1..=40 {
+            for tag in 2..50 {
+                watch.begin_machine(Tag(tag));
+                watch.end(Tag(tag), None, Status::Ok);
+            }
+            assert!(watch.tick(Instant::from_ns(second * 1000 * MS)));
+            verdicts.extend(watch.judge(None).map(|(health, _)| (second, health)));
+        }
+        assert_eq!(verdicts, [(10, Health::Slow), (20, Health::Quarantined)]);
+    }
+
+    #[test]
+    fn late_request_that_comes_back_after_all_leaves_a_healthy_device() {
+        let (mut watch, mut seconds) = (Watch::new(15_000 * MS), 0);
+        watch.begin_machine(Tag(99));
+        assert_eq!(window(&mut watch, &mut seconds, 1), None);
+        assert_eq!(window(&mut watch, &mut seconds, 1), Some(Health::Slow));
+        watch.end(Tag(99), None, Status::Ok);
+        let after: Vec<_> = (0..4).map(|_| window(&mut watch, &mut seconds, 1)).collect();
+        assert!(after.contains(&Some(Health::Healthy)), "{after:?}");
+        assert!(!after.contains(&Some(Health::Quarantined)), "{after:?}");
     }
 }

@@ -111,6 +111,7 @@ mod qos;
 mod queue;
 mod read;
 mod replay;
+mod reserve;
 mod resize;
 mod scrub;
 mod snapshot;

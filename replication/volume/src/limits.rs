@@ -12,6 +12,14 @@ pub(crate) const IOS_MAX: usize = 1024;
 /// Queues to volumes of one engine. [`crate::VolumeQueue::open`] fails beyond it.
 pub const QUEUES_MAX: usize = 1024;
 
+/// Buffers of 4, 16 and 64 KiB that an engine has for itself, 704 KiB of memory: for the destager,
+/// checkpoints, scrub and recovery when the shard's pool is empty. They wait when these are taken
+/// too, which the device's answers end.
+pub(crate) const RESERVE_SEGMENTS: [u32; 5] = [16, 8, 8, 0, 0];
+
+/// Buffers of the reserve that are lent to hosts' reads at one time; further reads wait.
+pub(crate) const RESERVE_READS_MAX: usize = 2;
+
 /// Blocks of one read from the device: 128 KiB. Longer runs take several.
 pub(crate) const RUN_BLOCKS_MAX: usize = 32;
 
@@ -47,6 +55,9 @@ pub const ADMISSION_DEADLINE_NS: u64 = 20_000_000_000;
 /// for. Hosts give up after 30 s.
 pub const DEVICE_DEADLINE_NS: u64 = 15_000_000_000;
 
+/// How many deadlines a request may be late while others come back, before it counts as lost.
+pub(crate) const DEVICE_LATE_FACTOR: u32 = 2;
+
 /// Errors in a row, of whatever requests, after which the device is quarantined.
 pub(crate) const DEVICE_ERRORS_MAX: u32 = 32;
 
@@ -56,8 +67,10 @@ pub(crate) const DEVICE_STEP: Duration = Duration::from_secs(1);
 /// How often the oldest request is looked for.
 pub(crate) const DEVICE_LOOK: Duration = Duration::from_millis(100);
 
-/// Requests of the log and the store whose latency is measured at one time.
+/// Requests of the log and the store that are watched at one time: all that they ever have. A mount
+/// may have more; its further ones are not watched.
 pub(crate) const DEVICE_MACHINES_MAX: usize = 128;
+const _: () = assert!(wal::REQUESTS_MAX + store::REQUESTS_MAX <= DEVICE_MACHINES_MAX);
 
 /// How much of a device's latency is judged at once, in how many windows in a row, and from how
 /// many requests on.

@@ -3,7 +3,6 @@
 use bdev::Status;
 
 use crate::core::Core;
-use crate::health::Health;
 use crate::limits::FAIR_ROUNDS_MAX;
 use crate::op::HostOp;
 
@@ -16,7 +15,7 @@ impl Core {
             let key = self.parked_reads.pop().expect("counted");
             let op = self.ops.get_mut(key).expect("parked operations live");
             op.parked = false;
-            if self.device.watch.health == Health::Quarantined {
+            if self.device.is_quarantined() {
                 op.again = false;
                 op.fail(Status::Io);
             }

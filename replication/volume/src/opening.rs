@@ -1,8 +1,6 @@
 //! From a device to a running engine: format, mount, scan the log, claim what it names.
 
-use std::rc::Rc;
-
-use bdev::{Info, Pool};
+use bdev::{Info, Instant};
 use store::{Format, FormatOptions, LogTail, Mount, Store};
 use wal::{Config, Lsn, Point, Replay, Scan, ScanStep, Wal};
 
@@ -11,6 +9,7 @@ use crate::cow::Cow;
 use crate::destage::Destage;
 use crate::device::{BLOCK, Device};
 use crate::error::{Event, OpenError};
+use crate::health::Health;
 use crate::journal::{Journal, Marks};
 use crate::layers::Layers;
 use crate::limits::{
@@ -19,6 +18,7 @@ use crate::limits::{
 };
 use crate::overlay::Overlay;
 use crate::replay::{Replayed, claim};
+use crate::reserve::Reserve;
 
 /// How to open an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,10 @@ pub(crate) struct Opening {
     stage: Stage,
     /// The copy of the superblock that the mount has rewritten.
     healed: Option<store::Damage>,
+    /// Why the device is not asked any more.
+    quarantined: Option<&'static str>,
     /// Last, so that it is dropped after everything that holds its segments.
-    pool: Rc<Pool>,
+    reserve: Reserve,
 }
 
 enum Stage {
@@ -87,18 +89,18 @@ impl Opening {
     pub(crate) fn create(
         device: Device,
         info: Info,
-        pool: Rc<Pool>,
+        reserve: Reserve,
         format: &FormatOptions,
         options: Options,
     ) -> Result<Opening, OpenError> {
         let format = Format::new(&info, format).map_err(OpenError::Format)?;
         let stage = Stage::Format(Box::new(format));
-        Ok(Opening { device, pool, info, options, stage, healed: None })
+        Ok(Opening { device, reserve, info, options, stage, healed: None, quarantined: None })
     }
 
-    pub(crate) fn open(device: Device, info: Info, pool: Rc<Pool>, options: Options) -> Opening {
+    pub(crate) fn open(device: Device, info: Info, reserve: Reserve, options: Options) -> Opening {
         let stage = Stage::Mount(Box::new(new_mount(&info, &options)));
-        Opening { device, pool, info, options, stage, healed: None }
+        Opening { device, reserve, info, options, stage, healed: None, quarantined: None }
     }
 
     /// Log blocks that were scanned, of how many; `None` before the scan.
@@ -110,17 +112,18 @@ impl Opening {
     }
 
     /// One turn. True when something moved.
-    pub(crate) fn drive(&mut self) -> bool {
+    pub(crate) fn drive(&mut self, now: Instant) -> bool {
         let before = self.device.machines.len();
         match &mut self.stage {
-            Stage::Format(format) => format.poll_requests(&mut self.device.machines, &self.pool),
-            Stage::Mount(mount) => mount.poll_requests(&mut self.device.machines, &self.pool),
+            Stage::Format(format) => format.poll_requests(&mut self.device.machines, &self.reserve),
+            Stage::Mount(mount) => mount.poll_requests(&mut self.device.machines, &self.reserve),
             Stage::Scan(scanning) => scanning.scan.poll_requests(&mut self.device.machines),
             Stage::Moving => {}
         }
         self.device.count_machines(before);
         let progress = self.device.turn();
         while let Some(completion) = self.device.done.pop() {
+            self.device.end(&completion);
             match &mut self.stage {
                 Stage::Format(format) => format.on_completion(completion),
                 Stage::Mount(mount) => mount.on_completion(completion),
@@ -128,11 +131,18 @@ impl Opening {
                 Stage::Moving => {}
             }
         }
+        self.quarantined = match self.device.look(now) {
+            Some((Health::Quarantined, why)) => Some(why),
+            _ => self.quarantined,
+        };
         progress
     }
 
     /// Moves on when a stage is over. The engine's insides when all are.
     pub(crate) fn advance(mut self) -> Result<Result<Opening, Box<Core>>, OpenError> {
+        if let Some(why) = self.quarantined {
+            return Err(OpenError::Device(why));
+        }
         self.stage = match std::mem::replace(&mut self.stage, Stage::Moving) {
             Stage::Format(mut format) => match format.take_result() {
                 None => Stage::Format(format),
@@ -164,7 +174,8 @@ impl Opening {
         config.device_block = self.info.block_size;
         config.group_bytes = self.options.group_bytes.unwrap_or_else(|| group_bytes(blocks));
         let tail = Point { position: tail.position, lsn: Lsn(tail.lsn), chain: tail.chain };
-        let segment = self.pool.take(Scan::SEGMENT_BYTES).ok_or(OpenError::NoBuffers)?;
+        let segment =
+            self.reserve.shared().take(Scan::SEGMENT_BYTES).ok_or(OpenError::NoBuffers)?;
         // The same for every mount of a store: what was logged once can always be replayed.
         let ring = usize::try_from(blocks).unwrap_or(usize::MAX);
         let slots = ring.max(OVERLAY_BLOCKS_MIN.min(ring.saturating_mul(16)));
@@ -190,14 +201,16 @@ impl Opening {
         claim(&mut store, &replay.overlay, &mut replay.journal);
         replay.marks.push(head);
         let segment = scan.into_segment().ok_or(OpenError::NoBuffers)?;
+        let pool = self.reserve.shared();
+        // First what there must be, then as many of the others as there are.
+        let wal = Wal::new(config, tail, head, pool).map_err(OpenError::LogConfig)?;
         let extent = usize::try_from(store::EXTENT_BYTES).expect("64 KiB");
-        let mut copies = (0..COPIES_MAX).map_while(|_| self.pool.take(extent)).peekable();
+        let mut copies = (0..COPIES_MAX).map_while(|_| pool.take(extent)).peekable();
         copies.peek().ok_or(OpenError::NoBuffers)?;
         let cow = Cow::new(copies);
-        let wal = Wal::new(config, tail, head, &self.pool).map_err(OpenError::LogConfig)?;
         let payload = config.group_bytes / BLOCK - wal::HEADER_BLOCKS_MAX;
         let mut core = Box::new(Core::new(Parts {
-            pool: self.pool,
+            reserve: self.reserve,
             device: self.device,
             store,
             wal,

@@ -186,23 +186,29 @@ impl Core {
                     }
                     op.note_read(base + index as u64, bdev::CHECKSUM_OF_ZEROES);
                 }
-            } else if !self.read_run(key, base + at as u64, &sources[at..at + run]) {
-                return self.park_read(key); // Out of buffers or slots: the rest later.
+                at += run;
+            } else {
+                let read = self.read_run(key, base + at as u64, &sources[at..at + run]);
+                if read == 0 {
+                    return self.park_read(key); // Out of buffers or slots: the rest later.
+                }
+                at += read;
             }
-            at += run;
             self.ops.get_mut(key).expect("held").cursor = base + at as u64;
         }
     }
 
-    fn read_run(&mut self, key: u32, at: u64, sources: &[Source]) -> bool {
+    /// Asks for a run, or for its first part when buffers are short; how many blocks.
+    fn read_run(&mut self, key: u32, at: u64, sources: &[Source]) -> usize {
         if self.device.room() == 0 {
-            return false;
+            return 0;
         }
-        let Some(buf) = self.pool.take(sources.len() * BLOCK) else { return false };
+        let Some(buf) = self.reserve.take_read(sources.len() * BLOCK) else { return 0 };
+        let sources = &sources[..sources.len().min(buf.capacity() / BLOCK)];
         let first = u32::try_from(at).expect("a short range");
         self.device.read(Io::of(Purpose::Read { first, whole: false }, key, sources), buf);
         self.ops.get_mut(key).expect("held").pending += 1;
-        true
+        sources.len()
     }
 
     /// The device has read a run.
@@ -240,7 +246,10 @@ impl Core {
             for (index, &crc) in (0u64..).zip(&io.crcs[..io.blocks as usize]) {
                 op.note_read(index, crc);
             }
+        } else {
+            self.reserve.put_read(buf);
         }
+        let op = self.ops.get_mut(key).expect("held");
         if !status.is_ok() && !bdev::planted(bdev::Planted::ReadErrorIgnored) {
             op.fail(Status::Io);
         }
@@ -302,7 +311,7 @@ impl Core {
         if self.device.room() == 0 {
             return false;
         }
-        let Some(mut buf) = self.pool.take(BLOCK) else { return false };
+        let Some(mut buf) = self.reserve.take_edge(key, BLOCK) else { return false };
         let op = self.ops.get_mut(key).expect("held");
         if source.is_zero() {
             buf.bytes_mut()[..BLOCK].fill(0);

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use bdev::{BufMut, Instant, Status};
+use bdev::{BufMut, Buffers, Instant, Status};
 use store::{Lookup, ScrubEntry, ScrubRecord};
 
 use crate::core::Core;
@@ -266,7 +266,7 @@ impl Core {
         if self.device.room() == 0 {
             return false;
         }
-        let Some(buf) = self.pool.take(usize::try_from(bytes).expect("an extent")) else {
+        let Some(buf) = self.reserve.take(usize::try_from(bytes).expect("an extent")) else {
             return false;
         };
         let byte = extent.byte_offset() + u64::from(first) * BLOCK as u64;

@@ -4,10 +4,11 @@
 
 mod support;
 
-use bdev::{Fifo, Instant, Lba, Op, Queue, Request, Status, Tag};
+use bdev::{Bdev, Fifo, Instant, Lba, Op, Queue, Request, Status, Tag};
 use bdev_sim::{FaultPlan, SimDisk};
+use support::faulty::{Fate, Fault, Faults, Kind};
 use support::{Rig, options};
-use volume::{Event, Health, VolumeQueue};
+use volume::{Engine, Event, Health, OpenError, VolumeQueue};
 
 fn rig() -> (Rig, VolumeQueue) {
     let disk = SimDisk::new(4096, 24 * 256, FaultPlan::reliable(3));
@@ -15,6 +16,15 @@ fn rig() -> (Rig, VolumeQueue) {
     let id = rig.create_volume("v", 8 << 20, 4096);
     let queue = rig.queue(id, 64);
     (rig, queue)
+}
+
+/// The verdicts that the engine told.
+fn verdicts(rig: &Rig) -> Vec<Health> {
+    let health = |event: &Event| match event {
+        Event::Health { health, .. } => Some(*health),
+        _ => None,
+    };
+    rig.events.iter().filter_map(health).collect()
 }
 
 fn is_quarantine(event: &Event) -> bool {
@@ -93,4 +103,92 @@ fn device_that_fails_everything_is_quarantined() {
     }
     rig.disk.heal();
     assert_eq!(rig.read(&mut queue, 3, 1), Err(Status::Io), "until the store is opened again");
+}
+
+/// Keeps the device busy with reads, and its clock going, until `done` or for so many seconds; how
+/// many it took.
+fn read_on(rig: &mut Rig, queue: &mut VolumeQueue, most: u64, done: impl Fn(&Rig) -> bool) -> u64 {
+    let start = rig.disk.now().as_ns();
+    for tenth in 1..=most * 10 {
+        if done(rig) {
+            return tenth / 10;
+        }
+        rig.disk.advance_to(Instant::from_ns(start + tenth * 100_000_000));
+        let _ = rig.read(queue, 1, 1);
+        rig.turn();
+    }
+    most
+}
+
+#[test]
+fn request_that_is_lost_among_answered_ones_is_reported_and_then_quarantines_the_store() {
+    for (kind, op) in [(Kind::Data, Op::Read), (Kind::Log, Op::Write), (Kind::Page, Op::Write)] {
+        let faults = Faults::default();
+        let disk = SimDisk::new(4096, 24 * 256, FaultPlan::reliable(3));
+        let mut rig = Rig::create_faulty(disk, 1 << 20, &faults);
+        let id = rig.create_volume("v", 8 << 20, 4096);
+        let (mut queue, mut victim) = (rig.queue(id, 64), rig.queue(id, 4));
+        assert_eq!(rig.write(&mut queue, 1, &[1; 4096]), Status::Ok);
+        rig.until("the log is empty", |rig| rig.engine.borrow().stats().log_used_bytes == 0);
+        faults.set(Some(Fault { kind, op, numbers: 0..1, fate: Fate::Lose }));
+        let mut requests = Fifo::new(2);
+        requests.push(Request::write(Tag(0), Lba(9), 1, rig.buffer(&[2; 4096]))).unwrap();
+        requests.push(Request::read(Tag(1), Lba(1), 1, rig.pool.take(4096).unwrap())).unwrap();
+        victim.submit(&mut requests);
+        rig.until("one is lost", |_| faults.hit() == 1);
+        assert_eq!(rig.engine.borrow().health().health, Health::Healthy);
+        let slow = read_on(&mut rig, &mut queue, 60, |rig| verdicts(rig) == [Health::Slow]);
+        assert!((14..=16).contains(&slow), "{kind:?}: after {slow} s");
+        assert_eq!(rig.read(&mut queue, 1, 1), Ok(vec![1; 4096]), "it still serves");
+        let done = |rig: &Rig| verdicts(rig) == [Health::Slow, Health::Quarantined];
+        let quarantined = read_on(&mut rig, &mut queue, 60, done);
+        assert!((14..=16).contains(&quarantined), "{kind:?}: {quarantined} s later");
+        assert_eq!(rig.read(&mut queue, 1, 1), Err(Status::Io));
+    }
+}
+
+/// Opens a store whose device hangs from the request with this number on; the error, and how many
+/// seconds it took.
+fn open_hanging(answered: u64, image: bdev_sim::Image) -> Option<(OpenError, u64)> {
+    let disk = SimDisk::with_image(4096, image, FaultPlan::reliable(1));
+    let pool = support::pool();
+    let queue = disk.open(&bdev::QueueCx::new(&pool)).unwrap();
+    let mut engine = Engine::open(queue, disk.info(), &pool, &options());
+    while disk.stats().completed < answered {
+        engine.drive(disk.now());
+        disk.step();
+        if engine.is_ready() {
+            return None;
+        }
+    }
+    disk.stall_for(std::time::Duration::from_secs(3600));
+    let start = disk.now().as_ns();
+    for second in 0..60 {
+        engine.drive(Instant::from_ns(start + second * 1_000_000_000));
+        if let Some(error) = engine.failed() {
+            assert_eq!(engine.next_timeout(), None);
+            assert!(engine.is_closed());
+            return Some((error.clone(), second));
+        }
+        assert!(engine.next_timeout().is_some(), "it asks to be called");
+    }
+    panic!("it waits for ever after {answered} answers: {engine:?}");
+}
+
+#[test]
+fn device_that_hangs_while_its_store_is_opened_is_a_clear_error() {
+    let (mut rig, mut queue) = rig();
+    for block in 0..60 {
+        assert_eq!(rig.write(&mut queue, block * 7, &[1; 4096]), Status::Ok);
+    }
+    drop(queue);
+    let image = rig.disk.crash();
+    let mut answered = 0;
+    while let Some((error, seconds)) = open_hanging(answered, image.clone()) {
+        assert!(matches!(error, OpenError::Device(_)), "{error}");
+        assert!(error.to_string().contains("did not come back in time"), "{error}");
+        assert!((14..=17).contains(&seconds), "{seconds} s");
+        answered += 1;
+    }
+    assert!(answered > 8, "superblocks, pages and the log were all hit: {answered}");
 }

@@ -77,7 +77,7 @@ mod seal;
 pub use layout::{BLOCK_BYTES, crc32c};
 pub use limits::{
     ATTEMPTS_MAX, GROUP_BYTES_MIN, GROUPS_MAX, HEADER_BLOCKS_MAX, RECORD_BLOCKS_MAX,
-    RECORD_BODY_MAX, RING_GROUPS_MIN, TAG_CLASS,
+    RECORD_BODY_MAX, REQUESTS_MAX, RING_GROUPS_MIN, TAG_CLASS,
 };
 pub use point::{Lsn, Point};
 pub use record::Record;

@@ -19,6 +19,9 @@ pub const RECORD_BODY_MAX: usize = 512;
 /// own. When all are taken, [`crate::AppendError::Busy`]: retry after the next completion.
 pub const GROUPS_MAX: usize = 4;
 
+/// Requests that a log has in flight at most: its groups, and a skip.
+pub const REQUESTS_MAX: usize = GROUPS_MAX + 1;
+
 /// A ring holds at least this many of the largest groups, so that at most one skip is in flight.
 pub const RING_GROUPS_MIN: u64 = 8;
 

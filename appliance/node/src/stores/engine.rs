@@ -125,9 +125,7 @@ impl Store for EngineStore {
         if !self.opened {
             self.watch_opening();
         }
-        if moved {
-            self.take_events();
-        }
+        self.take_events();
         if let Some(mut walk) = self.walk.take() {
             match walk.step(&mut self.engine.borrow_mut()) {
                 Some(answer) => self.answer = Some(answer),

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its part")]
 
+pub(crate) mod faulty;
 pub(crate) mod forest;
 pub(crate) mod model;
 pub(crate) mod workload;
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use bdev::{Bdev, Completion, Data, Fifo, Instant, Lba, Pool, PoolConfig, Queue, QueueCx};
 use bdev::{Request, Status, Tag};
 use bdev_sim::{FaultPlan, Image, SimDisk};
+use faulty::Faults;
 use volume::{Engine, Event, FormatOptions, NewVolume, OpenError, Options, VolumeId, VolumeQueue};
 
 /// An engine on a simulated disk.
@@ -36,14 +38,29 @@ pub(crate) fn pool() -> Rc<Pool> {
 impl Rig {
     /// A fresh store on an empty disk.
     pub(crate) fn create(disk: SimDisk, log_bytes: u64, options: &Options) -> Rig {
-        let pool = pool();
-        let queue = disk.open(&QueueCx::new(&pool)).unwrap();
-        let format = FormatOptions { uuid: [7; 16], log_bytes: Some(log_bytes), overwrite: false };
-        let engine = Engine::create(queue, disk.info(), &pool, &format, options).unwrap();
-        let engine = Rc::new(RefCell::new(engine));
-        let mut rig = Rig { disk, pool, engine, events: Vec::new() };
+        let mut rig = Rig::begin_create(disk, log_bytes, options, |queue| queue);
         rig.until_open().unwrap();
         rig
+    }
+
+    /// A fresh store on an empty disk, with faults to be set.
+    pub(crate) fn create_faulty(disk: SimDisk, log_bytes: u64, faults: &Faults) -> Rig {
+        let mut rig = Rig::begin_create(disk, log_bytes, &options(), |queue| faults.wrap(queue));
+        rig.until_open().unwrap();
+        rig
+    }
+
+    fn begin_create(
+        disk: SimDisk,
+        log_bytes: u64,
+        options: &Options,
+        wrap: impl FnOnce(Box<dyn Queue>) -> Box<dyn Queue>,
+    ) -> Rig {
+        let pool = pool();
+        let queue = wrap(disk.open(&QueueCx::new(&pool)).unwrap());
+        let format = FormatOptions { uuid: [7; 16], log_bytes: Some(log_bytes), overwrite: false };
+        let engine = Engine::create(queue, disk.info(), &pool, &format, options).unwrap();
+        Rig { disk, pool, engine: Rc::new(RefCell::new(engine)), events: Vec::new() }
     }
 
     /// The store on a disk with these contents.
@@ -54,9 +71,18 @@ impl Rig {
     }
 
     pub(crate) fn begin_open(image: Image, plan: FaultPlan, options: &Options) -> Rig {
+        Rig::begin_open_faulty(image, plan, options, &Faults::default())
+    }
+
+    pub(crate) fn begin_open_faulty(
+        image: Image,
+        plan: FaultPlan,
+        options: &Options,
+        faults: &Faults,
+    ) -> Rig {
         let disk = SimDisk::with_image(4096, image, plan);
         let pool = pool();
-        let queue = disk.open(&QueueCx::new(&pool)).unwrap();
+        let queue = faults.wrap(disk.open(&QueueCx::new(&pool)).unwrap());
         let engine = Engine::open(queue, disk.info(), &pool, options);
         Rig { disk, pool, engine: Rc::new(RefCell::new(engine)), events: Vec::new() }
     }
