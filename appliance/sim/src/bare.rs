@@ -2,8 +2,12 @@
 
 mod audit;
 mod client;
+mod limit;
+mod manage;
+mod nodes;
 mod operator;
 mod plan;
+mod watch;
 mod world;
 
 pub use plan::{BarePlan, Mix};

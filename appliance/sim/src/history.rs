@@ -11,10 +11,13 @@
 //!
 //! What is known grows with each answer, so only two moments are kept for each write: when it had
 //! taken effect, and when it had been replaced. The module `frozen` does the same for snapshots.
+//!
+//! A compare-and-write that succeeded replaced what it had compared, with nothing in between: what
+//! came after the one came after the other, and nothing else replaced the same.
 
 use std::collections::BTreeMap;
 
-use crate::frozen::Frozen;
+use crate::frozen::{Compared, Frozen};
 
 /// A moment of the simulation: strictly increasing, one for each submission and each answer.
 pub type Moment = u64;
@@ -94,6 +97,9 @@ pub(crate) struct Write {
     pub(crate) gone_by: Moment,
     /// It did take effect: it was answered, or read.
     pub(crate) certain: bool,
+    /// The write (serial) that it replaced, when that is known because it compared first, and when
+    /// that one had taken effect.
+    replaced: Option<(u64, Moment)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +177,63 @@ impl History {
         writes.retain(|write| write.gone_by >= oldest_read);
     }
 
+    /// A compare-and-write, which began as a write at `began` with that serial, was answered as
+    /// done: until then the block held `expected`. Acknowledge it next.
+    ///
+    /// # Errors
+    /// When the block cannot have held that, or when something else has replaced it.
+    pub fn swapped(
+        &mut self,
+        volume: u32,
+        block: u64,
+        began: Moment,
+        expected: u64,
+        at: Moment,
+    ) -> Result<(), Violation> {
+        let found = self.find(volume, block, expected, began, at)?;
+        let Some(writes) = self.blocks.get_mut(volume, block) else { return Ok(()) };
+        let Some(found) = found.filter(|_| expected != 0) else { return Ok(()) };
+        if let Some(before) = writes.iter().find(|write| write.serial == found.serial) {
+            let replaced = Some((before.serial, before.done_by));
+            let by = |write: &Write| write.replaced.map(|(serial, _)| serial);
+            let same = |write: &&Write| write.certain && by(write) == Some(found.serial);
+            if let Some(other) = writes.iter().find(same) {
+                let known = format!("{other:?} has replaced it: {writes:?}");
+                return Err(Violation { volume, block, value: expected, known });
+            }
+            if let Some(own) = writes.iter_mut().find(|write| write.serial == began) {
+                own.replaced = replaced;
+            }
+        }
+        Ok(())
+    }
+
+    /// The write ended and did not take effect.
+    ///
+    /// # Errors
+    /// When it was seen.
+    pub fn refuse(&mut self, volume: u32, block: u64, serial: u64) -> Result<(), Violation> {
+        self.atomics.remove(&serial);
+        let Some(writes) = self.blocks.get_mut(volume, block) else { return Ok(()) };
+        let Some(index) = writes.iter().position(|write| write.serial == serial) else {
+            return Ok(());
+        };
+        if writes[index].certain {
+            let known = format!("it was refused and is there: {writes:?}");
+            return Err(Violation { volume, block, value: serial, known });
+        }
+        writes.remove(index);
+        Ok(())
+    }
+
+    /// A volume of so many blocks is being made what a snapshot holds.
+    pub fn begin_restore(&mut self, volume: u32, blocks: u64, image: u32, serial: u64) {
+        for block in 0..blocks {
+            self.begin_value(volume, block, serial, Value::Of(image), serial);
+        }
+        self.atomic(volume, 0, blocks, serial);
+    }
+
     /// The write ended and may have taken effect or not.
     pub fn settle(&mut self, volume: u32, block: u64, serial: u64, at: Moment) {
         let writes = self.blocks.get_mut(volume, block);
@@ -202,6 +265,18 @@ impl History {
         began: Moment,
         at: Moment,
     ) -> Result<(), Violation> {
+        self.find(volume, block, value, began, at).map(|_| ())
+    }
+
+    /// The write that such a read saw, when only one fits.
+    fn find(
+        &mut self,
+        volume: u32,
+        block: u64,
+        value: u64,
+        began: Moment,
+        at: Moment,
+    ) -> Result<Option<Write>, Violation> {
         self.reads += 1;
         let origin = [Write::origin(&self.origins, volume)];
         let writes = self.blocks.get(volume, block).unwrap_or(&origin);
@@ -219,7 +294,7 @@ impl History {
             return Err(Violation { volume, block, value, known });
         };
         if second {
-            return Ok(()); // Zeroes may have come from anywhere.
+            return Ok(None); // Zeroes may have come from anywhere.
         }
         let write = writes[index];
         if let Value::Of(image) = write.value {
@@ -231,7 +306,7 @@ impl History {
             })?;
         }
         self.observe((volume, block), &write, began, at);
-        Ok(())
+        Ok(Some(write))
     }
 
     /// The block held this write at a moment between `began` and `at`.
@@ -289,6 +364,27 @@ impl History {
         self.atomics.retain(|_, atomic| atomic.volume != volume);
     }
 
+    /// True when nobody ever wrote any of these blocks, and they started as zeroes.
+    pub(crate) fn is_untouched(&self, volume: u32, mut blocks: std::ops::Range<u64>) -> bool {
+        let plain = Write::origin(&self.origins, volume).value == Value::Plain(0);
+        plain && blocks.all(|block| self.blocks.get(volume, block).is_none())
+    }
+
+    /// How a block of two snapshots compares.
+    pub(crate) fn compare(&self, one: u32, other: u32, block: u64) -> Compared {
+        self.frozen.compare(one, other, block)
+    }
+
+    /// How a block of a snapshot compares with one that nobody wrote.
+    pub(crate) fn compare_to_nothing(&self, image: u32, block: u64) -> Compared {
+        self.frozen.compare_to_nothing(image, block)
+    }
+
+    /// Whether a block of a snapshot may be zeroes.
+    pub(crate) fn may_be_zero(&self, image: u32, block: u64) -> bool {
+        self.frozen.fits(Value::Of(image), block, 0)
+    }
+
     /// Snapshots of these volumes (image, volume) were taken at one moment in this interval.
     pub fn freeze(&mut self, images: &[(u32, u32)], began: Moment, done_by: Moment) {
         let moment = self.frozen.begin(began, done_by);
@@ -339,6 +435,25 @@ fn confirm(writes: &mut [Write], index: usize) {
     for write in writes.iter_mut().filter(|write| write.done_by < began) {
         write.gone_by = write.gone_by.min(done_by);
     }
+    if writes.iter().any(|write| write.replaced.is_some()) {
+        order_swaps(writes);
+    }
+}
+
+/// What came after a write that a compare-and-write replaced came after that one, too.
+fn order_swaps(writes: &mut [Write]) {
+    for swap in 0..writes.len() {
+        let Some((_, since)) = writes[swap].replaced.filter(|_| writes[swap].certain) else {
+            continue;
+        };
+        let later = writes
+            .iter()
+            .enumerate()
+            .filter(|(index, write)| *index != swap && write.certain && write.began > since);
+        let gone = later.map(|(_, write)| write.done_by).min().unwrap_or(OPEN);
+        writes[swap].done_by = writes[swap].done_by.min(gone);
+        writes[swap].gone_by = writes[swap].gone_by.min(gone);
+    }
 }
 
 impl Write {
@@ -350,6 +465,7 @@ impl Write {
         done_by: 0,
         gone_by: OPEN,
         certain: true,
+        replaced: None,
     };
 
     fn origin(origins: &BTreeMap<u32, Value>, volume: u32) -> Write {
@@ -363,127 +479,4 @@ impl Write {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(writes: &[(u64, Moment, Option<Moment>)]) -> History {
-        let mut history = History::default();
-        for &(value, began, ended) in writes {
-            history.begin(0, 0, value, value, began);
-            if let Some(at) = ended {
-                history.acknowledge(0, 0, value, at, 0);
-            }
-        }
-        history
-    }
-
-    #[test]
-    fn acknowledged_write_must_be_read() {
-        let mut history = history(&[(1, 1, Some(2)), (2, 3, Some(4))]);
-        assert!(history.read(0, 0, 2, 5, 6).is_ok());
-        assert!(history.read(0, 0, 1, 5, 6).is_err());
-        assert!(history.read(0, 0, 0, 5, 6).is_err());
-        assert!(history.read(0, 0, 9, 5, 6).is_err());
-    }
-
-    #[test]
-    fn concurrent_write_may_be_read_or_not() {
-        let mut history = history(&[(1, 1, Some(2)), (2, 3, None)]);
-        assert!(history.read(0, 0, 1, 4, 5).is_ok());
-        assert!(history.read(0, 0, 2, 6, 7).is_ok());
-        assert!(history.read(0, 0, 1, 8, 9).is_err(), "it was read before, so it has happened");
-    }
-
-    #[test]
-    fn order_of_concurrent_writes_is_settled_by_the_first_read() {
-        let mut history = History::default();
-        history.begin(0, 0, 1, 1, 1);
-        history.begin(0, 0, 2, 2, 2);
-        history.acknowledge(0, 0, 1, 3, 0);
-        history.acknowledge(0, 0, 2, 4, 0);
-        assert!(history.read(0, 0, 1, 5, 6).is_ok());
-        assert!(history.read(0, 0, 2, 7, 8).is_err(), "the other one was first");
-    }
-
-    #[test]
-    fn unanswered_write_does_not_come_true_after_a_crash_and_a_newer_write() {
-        let mut history = history(&[(1, 1, None)]);
-        history.crash(2);
-        history.begin(0, 0, 2, 2, 3);
-        history.acknowledge(0, 0, 2, 4, 0);
-        assert!(history.read(0, 0, 1, 5, 6).is_err());
-        assert!(history.read(0, 0, 2, 5, 6).is_ok());
-    }
-
-    #[test]
-    fn unanswered_write_that_was_not_there_after_a_crash_never_comes() {
-        let mut history = history(&[(1, 1, Some(2)), (2, 3, None)]);
-        history.crash(4);
-        assert!(history.read(0, 0, 1, 5, 6).is_ok());
-        assert!(history.read(0, 0, 2, 7, 8).is_err());
-    }
-
-    #[test]
-    fn atomic_write_survives_a_crash_whole_or_not_at_all() {
-        for first in [0, 2] {
-            let mut history = History::default();
-            for block in 0..2 {
-                history.begin(0, block, 2, 2, 3);
-            }
-            history.atomic(0, 0, 2, 2);
-            history.crash(4);
-            assert!(history.read(0, 0, first, 5, 6).is_ok());
-            assert!(history.read(0, 1, 2 - first, 7, 8).is_err());
-            assert!(history.read(0, 1, first, 7, 8).is_ok());
-        }
-    }
-
-    #[test]
-    fn old_read_may_return_what_was_replaced_meanwhile() {
-        let mut history = history(&[(1, 1, Some(2))]);
-        history.begin(0, 0, 2, 2, 4);
-        history.acknowledge(0, 0, 2, 5, 3);
-        assert!(history.read(0, 0, 1, 3, 6).is_ok());
-    }
-
-    #[test]
-    fn snapshot_is_of_one_moment_for_all_its_blocks() {
-        let mut history = History::default();
-        history.begin(0, 0, 1, 1, 1);
-        history.acknowledge(0, 0, 1, 2, 0);
-        history.begin(0, 1, 3, 3, 3);
-        history.acknowledge(0, 1, 3, 4, 0);
-        history.freeze(&[(7, 0)], 0, 5);
-        assert!(history.read_frozen(7, 1, 3).is_ok());
-        assert!(history.read_frozen(7, 0, 0).is_err(), "the later write is there");
-        assert!(history.read_frozen(7, 0, 1).is_ok());
-    }
-
-    #[test]
-    fn snapshot_holds_what_was_acknowledged_before_and_nothing_from_after() {
-        let mut history = history(&[(1, 1, Some(2))]);
-        history.freeze(&[(7, 0)], 3, 4);
-        history.begin(0, 0, 5, 5, 5);
-        history.acknowledge(0, 0, 5, 6, 0);
-        assert!(history.read_frozen(7, 0, 0).is_err());
-        assert!(history.read_frozen(7, 0, 5).is_err());
-        assert!(history.read_frozen(7, 0, 1).is_ok());
-        assert!(history.read_frozen(7, 9, 0).is_ok());
-        assert!(history.read_frozen(7, 9, 1).is_err());
-    }
-
-    #[test]
-    fn clone_starts_as_its_snapshot_and_restore_brings_it_back() {
-        let mut history = history(&[(1, 1, Some(2))]);
-        history.freeze(&[(7, 0)], 3, 4);
-        history.clone_of(2, 7);
-        assert!(history.read(2, 0, 1, 5, 6).is_ok());
-        assert!(history.read(2, 0, 0, 5, 6).is_err());
-        history.begin(0, 0, 8, 8, 8);
-        history.acknowledge(0, 0, 8, 9, 0);
-        history.begin_value(0, 0, 10, Value::Of(7), 10);
-        history.acknowledge(0, 0, 10, 11, 0);
-        assert!(history.read(0, 0, 8, 12, 13).is_err());
-        assert!(history.read(0, 0, 1, 12, 13).is_ok());
-    }
-}
+mod tests;

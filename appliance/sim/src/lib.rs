@@ -20,13 +20,22 @@
 //! errors of disks; rot. Nothing is broken above our own journal: a fault is a sector, a byte or
 //! a process.
 //!
+//! **Workload.** Hosts of the bare world read, write (also whole extents), zero, deallocate,
+//! compare and compare-and-write volumes and read snapshots. Its operator makes, grows, shrinks,
+//! limits and deletes volumes, takes snapshots, of several volumes at once too, clones them,
+//! restores volumes to them, deletes them in any order, walks their differences, and has the store
+//! checked and scrubbed meanwhile. Each seed draws which of it there is.
+//!
 //! **Checks.** Each block is a linearisable register across crashes, and a snapshot is its volume
-//! at one moment ([`History`]); a write that is promised to be atomic is whole after a power cut;
-//! each request is answered once, with no error that the plan does not allow; starts are bounded
-//! in turns and time; once the faults stop, everything is answered within a bound; every buffer
-//! comes back, also from a node that dies; volumes that were created or deleted or have grown are
-//! so after every start; the offline check finds nothing after crashes and orderly ends, and
-//! nothing in use when every volume is deleted; no assertion fails.
+//! at one moment, the same for a group ([`History`]); a clone starts as its snapshot, and a restore
+//! is one write of everything; a compare-and-write replaces what it compared; a diff names the
+//! extents that changed and no others; a shrink takes no data along; a limit is kept; a write that
+//! is promised to be atomic is whole after a power cut; what the operator was told is so after each
+//! start, and what it was not told is so or not, as a whole; each request is answered once, with no
+//! error that the plan does not allow; starts are bounded in turns and time; once the faults stop,
+//! everything is answered within a bound; every buffer comes back, also from a node that dies; the
+//! offline check finds nothing after crashes and orderly ends, nor does one beside the hosts, and
+//! nothing is in use when every volume is deleted; no assertion fails.
 //!
 //! **What it deliberately is not.** Not a model: there is no second implementation. It cannot
 //! find what needs real threads: shards of one node are turned one after the other.

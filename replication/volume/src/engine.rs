@@ -111,19 +111,22 @@ impl Engine {
             }
             State::Opening(opening) => {
                 let progress = opening.drive(now);
-                progress | self.advance()
+                progress | self.advance(now)
             }
             State::Closed(_) | State::Failed(_) | State::Moving => false,
         }
     }
 
-    fn advance(&mut self) -> bool {
+    fn advance(&mut self, now: Instant) -> bool {
         let State::Opening(opening) = std::mem::replace(&mut self.state, State::Moving) else {
             panic!("the caller saw it opening");
         };
         let (state, moved) = match opening.advance() {
             Ok(Ok(opening)) => (State::Opening(Box::new(opening)), false),
-            Ok(Err(core)) => (State::Running(core), true),
+            Ok(Err(mut core)) => {
+                core.now = now; // Limits may be set before its first turn.
+                (State::Running(core), true)
+            }
             Err(error) => (State::Failed(error), true),
         };
         self.state = state;

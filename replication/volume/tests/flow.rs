@@ -294,3 +294,27 @@ fn operators_hear_of_space_before_it_is_gone_and_when_it_is_back() {
     rig.turn();
     assert_eq!(rig.engine.borrow().space_state(), SpaceState::Low);
 }
+
+#[test]
+fn limit_that_is_set_before_the_first_turn_gives_one_burst() {
+    let plan = FaultPlan::reliable(3);
+    let mut rig = rig(24, &options());
+    let id = rig.create_volume("v", MIB, 4096);
+    let image = rig.disk.image();
+    let mut rig = Rig::begin_open(image, plan, &options());
+    rig.disk.advance_to(Instant::from_ns(1_000_000_000));
+    rig.until_open().unwrap();
+    let qos = Qos { iops: 100, iops_burst: 4, ..Qos::default() };
+    rig.engine.borrow_mut().set_qos(id, qos).unwrap();
+    let mut queue = rig.queue(id, 16);
+    let mut requests = Fifo::new(16);
+    for tag in 0..16 {
+        let buf = rig.pool.take(4096).unwrap();
+        requests.push(Request::read(Tag(tag), Lba(0), 1, buf)).unwrap();
+    }
+    queue.submit(&mut requests);
+    assert_eq!(requests.len(), 12);
+    rig.turn();
+    queue.submit(&mut requests);
+    assert_eq!(requests.len(), 12, "no time has passed");
+}

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bdev::{Completion, Data, Fifo, Lba, Op, Pool, Queue, Request, Rng, Slots, Status, Tag};
+use bdev::{
+    Completion, Data, Fifo, Instant, Lba, Op, Pool, Queue, Request, Rng, Slots, Status, Tag,
+};
 use volume::VolumeQueue;
 
+use crate::bare::limit::Limit;
 use crate::bare::plan::{BarePlan, Mix};
 use crate::history::Moment;
 use crate::pattern;
@@ -19,6 +22,10 @@ pub(crate) struct Target {
     pub(crate) blocks: u64,
     /// A snapshot: it is only read.
     pub(crate) is_frozen: bool,
+    /// What it may be used for, when it is limited.
+    pub(crate) limit: Option<Limit>,
+    /// While it gets smaller: its blocks from then on.
+    pub(crate) shrinks_to: Option<u64>,
     /// Where the last sequential write ended.
     cursor: u64,
 }
@@ -27,7 +34,8 @@ impl Target {
     pub(crate) fn new(queue: VolumeQueue, family: u32, is_frozen: bool) -> Target {
         let info = queue.info().expect("it was just opened");
         let (block_size, blocks) = (info.block_size, info.blocks.0);
-        Target { queue, family, block_size, blocks, is_frozen, cursor: 0 }
+        let (limit, shrinks_to, cursor) = (None, None, 0);
+        Target { queue, family, block_size, blocks, is_frozen, limit, shrinks_to, cursor }
     }
 
     fn per_extent(&self) -> u64 {
@@ -76,7 +84,12 @@ impl Pending {
     }
 
     fn is_write(&self) -> bool {
-        matches!(self.op, Op::Write | Op::WriteZeroes | Op::Deallocate)
+        matches!(self.op, Op::Write | Op::WriteZeroes | Op::Deallocate | Op::CompareAndWrite)
+    }
+
+    /// What its blocks hold when it has been done.
+    fn value(&self) -> u64 {
+        if matches!(self.op, Op::Write | Op::CompareAndWrite) { self.began } else { 0 }
     }
 }
 
@@ -106,7 +119,8 @@ impl Client {
 
     /// When the oldest read began that is not answered.
     pub(crate) fn oldest_read(&self) -> Moment {
-        let reads = self.outstanding.iter().filter(|(_, pending)| !pending.is_write());
+        let looks = |op: Op| matches!(op, Op::Read | Op::Compare | Op::CompareAndWrite);
+        let reads = self.outstanding.iter().filter(|(_, pending)| looks(pending.op));
         reads.map(|(_, pending)| pending.began).min().unwrap_or(Moment::MAX)
     }
 
@@ -127,7 +141,15 @@ impl Client {
     }
 
     /// Submits random requests while there is room. True when anything was submitted.
-    pub(crate) fn submit(&mut self, pool: &Pool, ledger: &mut Ledger) -> bool {
+    ///
+    /// # Errors
+    /// When a limited volume takes more than its limit.
+    pub(crate) fn submit(
+        &mut self,
+        pool: &Pool,
+        ledger: &mut Ledger,
+        now: Instant,
+    ) -> Result<bool, String> {
         let mut any = false;
         while self.outstanding.len() < self.depth {
             let Some(next) = self.next_request() else { break };
@@ -135,13 +157,28 @@ impl Client {
                 break;
             }
             any = true;
+            let target = self.targets.get_mut(&next.target).expect("it was just used");
+            let bytes = u64::from(next.blocks) * u64::from(target.block_size);
+            let within = target.shrinks_to.is_none_or(|end| next.range().end <= end);
+            if let Some(limit) = target.limit.as_mut().filter(|_| within) {
+                limit.take(next.op, bytes, now)?;
+            }
         }
-        any
+        Ok(any)
+    }
+
+    /// One of the volumes, or, less often, of the snapshots.
+    fn pick(&mut self) -> Option<u32> {
+        let frozen = self.rng.chance(1, 5);
+        let of = |kind: bool| self.targets.iter().filter(move |(_, t)| t.is_frozen == kind);
+        let frozen = if of(frozen).next().is_some() { frozen } else { !frozen };
+        let index = self.rng.index(of(frozen).count())?;
+        of(frozen).nth(index).map(|(&number, _)| number)
     }
 
     fn next_request(&mut self) -> Option<Pending> {
-        let index = self.rng.index(self.targets.len())?;
-        let (&number, target) = self.targets.iter_mut().nth(index)?;
+        let number = self.pick()?;
+        let target = self.targets.get_mut(&number)?;
         let (rng, mix) = (&mut self.rng, &self.mix);
         let mut draw = rng.below(mix.total());
         let mut is = |weight: u64| {
@@ -164,8 +201,10 @@ impl Client {
             (op, target.blocks)
         } else if is(mix.flush) {
             (Op::Flush, 1)
-        } else {
+        } else if is(mix.compare) {
             (Op::Compare, 4)
+        } else {
+            return Some(swap(rng, number, target));
         };
         let blocks = rng.between(1, most.min(target.blocks));
         let hot = rng.below(100) < mix.hot;
@@ -197,12 +236,11 @@ impl Client {
             return false;
         }
         ledger.tick();
-        let value = if next.op == Op::Write { began } else { 0 };
         if next.is_write() {
             for block in next.range() {
-                ledger.history.begin(next.target, block, began, value, began);
+                ledger.history.begin(next.target, block, began, next.value(), began);
             }
-            if next.op == Op::Write && is_atomic(&next, target) {
+            if next.value() != 0 && is_atomic(&next, target) {
                 ledger.history.atomic(next.target, next.lba, u64::from(next.blocks), began);
             }
         }
@@ -240,52 +278,91 @@ impl Client {
         ledger.note(at ^ u64::from(tag.0) << 32);
         ledger.note(status as u64);
         match (pending.op, &answer.data) {
-            (Op::Read, Data::Into(_)) | (Op::Write | Op::Compare, Data::From(_)) => {}
+            (Op::Read, Data::Into(_)) => {}
+            (Op::Write | Op::Compare | Op::CompareAndWrite, Data::From(_)) => {}
             (Op::Flush | Op::Deallocate | Op::WriteZeroes, Data::None) => {}
             _ => return Err(format!("{pending:?} lost its buffer")),
         }
-        if status == Status::Miscompare && pending.op == Op::Compare {
-            return match pending.certain && self.must_match(&pending, &answer, ledger) {
+        if !status.is_ok() {
+            return self.on_error(&pending, &answer, at, plan, ledger);
+        }
+        self.done += 1;
+        match (pending.op, &answer.data) {
+            (Op::Read, Data::Into(buf)) => self.check(&pending, buf.bytes(), at, ledger)?,
+            (Op::Compare, Data::From(buf)) => self.check(&pending, buf.bytes(), at, ledger)?,
+            (Op::CompareAndWrite, Data::From(buf)) => {
+                self.check(&pending, buf.bytes(), at, ledger)?;
+            }
+            _ => {}
+        }
+        match pending.is_write() {
+            true => self.acknowledge(&pending, at, ledger),
+            false => Ok(()),
+        }
+    }
+
+    /// A request was not done.
+    fn on_error(
+        &mut self,
+        pending: &Pending,
+        answer: &Completion,
+        at: Moment,
+        plan: &BarePlan,
+        ledger: &mut Ledger,
+    ) -> Result<(), String> {
+        let status = answer.status;
+        let target = self.targets.get(&pending.target);
+        let shrinks = target.and_then(|target| target.shrinks_to);
+        let beyond =
+            status == Status::OutOfRange && shrinks.is_some_and(|end| pending.range().end > end);
+        let compares = matches!(pending.op, Op::Compare | Op::CompareAndWrite);
+        let differs = status == Status::Miscompare && compares;
+        if pending.is_write() && (beyond || differs) {
+            for block in pending.range() {
+                let refused = ledger.history.refuse(pending.target, block, pending.began);
+                refused.map_err(|violation| format!("{pending:?}: {violation:?}"))?;
+            }
+        }
+        if differs {
+            return match pending.certain && self.must_match(pending, answer, ledger) {
                 true => Err(format!("{pending:?} did not match")),
                 false => Ok(()),
             };
         }
-        if !status.is_ok() {
-            self.errors += 1;
-            self.no_space += u64::from(status == Status::NoSpace);
-            if pending.is_write() && status != Status::Io {
-                // It has ended; a record on a disk that failed may still come true at a start.
-                for block in pending.range().filter(|_| !plan.disk_errors) {
-                    ledger.history.settle(pending.target, block, pending.began, at);
-                }
+        self.errors += 1;
+        self.no_space += u64::from(status == Status::NoSpace);
+        if pending.is_write() && !beyond && status != Status::Io {
+            // It has ended; a record on a disk that failed may still come true at a start.
+            for block in pending.range().filter(|_| !plan.disk_errors) {
+                ledger.history.settle(pending.target, block, pending.began, at);
             }
-            return match plan.allows(status) {
-                true => Ok(()),
-                false => Err(format!("{pending:?} was answered with {status:?}")),
-            };
         }
-        self.done += 1;
-        match (pending.op, &answer.data) {
-            (Op::Read, Data::Into(buf)) => self.check(&pending, buf.bytes(), at, ledger),
-            (Op::Compare, Data::From(buf)) => self.check(&pending, buf.bytes(), at, ledger),
-            _ if pending.is_write() => {
-                let oldest = ledger.oldest_read.min(self.oldest_read());
-                let sure = self.targets.get(&pending.target).map(|target| pending.sure(target));
-                let sure = sure.ok_or("a volume that is closed")?;
-                for block in pending.range() {
-                    if !sure.contains(&block) {
-                        ledger.history.settle(pending.target, block, pending.began, at);
-                        continue;
-                    }
-                    let value = if pending.op == Op::Write { pending.began } else { 0 };
-                    self.remember(pending.target, block, value);
-                    let (target, serial) = (pending.target, pending.began);
-                    ledger.history.acknowledge(target, block, serial, at, oldest);
-                }
-                Ok(())
+        match beyond || plan.allows(status) {
+            true => Ok(()),
+            false => Err(format!("{pending:?} was answered with {status:?}")),
+        }
+    }
+
+    /// A write was done.
+    fn acknowledge(
+        &mut self,
+        pending: &Pending,
+        at: Moment,
+        ledger: &mut Ledger,
+    ) -> Result<(), String> {
+        let oldest = ledger.oldest_read.min(self.oldest_read());
+        let sure = self.targets.get(&pending.target).map(|target| pending.sure(target));
+        let sure = sure.ok_or("a volume that is closed")?;
+        let (target, serial) = (pending.target, pending.began);
+        for block in pending.range() {
+            if sure.contains(&block) {
+                self.remember(target, block, pending.value());
+                ledger.history.acknowledge(target, block, serial, at, oldest);
+            } else {
+                ledger.history.settle(target, block, serial, at);
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn remember(&mut self, target: u32, block: u64, value: u64) {
@@ -325,11 +402,13 @@ impl Client {
                 format!("{pending:?}: block {block} holds what nobody wrote: {:02x?}", &bytes[..32])
             })?;
             ledger.note(value);
-            let checked = match frozen {
-                true => ledger.history.read_frozen(pending.target, block, value),
-                false => {
-                    self.remember(pending.target, block, value);
-                    ledger.history.read(pending.target, block, value, pending.began, at)
+            let (number, began) = (pending.target, pending.began);
+            let checked = match pending.op {
+                _ if frozen => ledger.history.read_frozen(number, block, value),
+                Op::CompareAndWrite => ledger.history.swapped(number, block, began, value, at),
+                _ => {
+                    self.remember(number, block, value);
+                    ledger.history.read(number, block, value, began, at)
                 }
             };
             checked.map_err(|violation| format!("{violation:?}"))?;
@@ -371,6 +450,15 @@ fn direct(rng: &mut Rng, number: u32, target: &Target) -> Pending {
     Pending { op: Op::Write, target: number, lba, blocks, began: 0, certain: false }
 }
 
+/// A compare-and-write, mostly of the same few blocks, so that they compete.
+fn swap(rng: &mut Rng, number: u32, target: &Target) -> Pending {
+    let blocks = rng.between(1, 4).min(target.blocks);
+    let span = if rng.chance(3, 4) { 6.min(target.blocks) } else { target.blocks };
+    let lba = rng.below(span.max(blocks) - blocks + 1);
+    let blocks = u32::try_from(blocks).expect("few");
+    Pending { op: Op::CompareAndWrite, target: number, lba, blocks, began: 0, certain: false }
+}
+
 /// The buffer of a request, filled. `None` when the pool has none.
 fn data(
     next: &mut Pending,
@@ -384,12 +472,19 @@ fn data(
     if next.op == Op::Read {
         return Some(Data::Into(pool.take(len)?));
     }
-    if !matches!(next.op, Op::Write | Op::Compare) {
+    if !matches!(next.op, Op::Write | Op::Compare | Op::CompareAndWrite) {
         return Some(Data::None);
     }
-    let mut buf = pool.take(len)?;
-    let wrong = next.op == Op::Compare && rng.chance(1, 4);
-    next.certain = next.op == Op::Compare && !wrong;
+    let (compares, swaps) = (next.op != Op::Write, next.op == Op::CompareAndWrite);
+    let mut buf = pool.take(if swaps { 2 * len } else { len })?;
+    let wrong = compares && rng.chance(1, 4);
+    next.certain = compares && !wrong;
+    if swaps {
+        let new = buf.bytes_mut()[len..2 * len].chunks_exact_mut(size);
+        for (bytes, block) in new.zip(next.range()) {
+            pattern::fill(bytes, place(target.family, block), next.began);
+        }
+    }
     for (bytes, block) in buf.bytes_mut()[..len].chunks_exact_mut(size).zip(next.range()) {
         let known = || recent.get(&next.target).and_then(|all| all.get(index_of(block)).copied());
         let value = match next.op {

@@ -1,27 +1,17 @@
-//! The operator of a bare engine: creates, grows and deletes volumes while hosts work, and checks
-//! after each start that what was acknowledged is so.
+//! The operator of a bare engine: asks for volumes, snapshots and clones, changes and deletes them
+//! while hosts work. `nodes` knows what there must be.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use bdev::Rng;
 use store::VolumeError;
-use volume::{ControlError, Engine, NewVolume, Shrink, Token, Volume, VolumeId};
+use volume::{ControlError, Engine, NewClone, NewSnapshot, NewVolume, Shrink, Token, VolumeId};
 
+use crate::bare::client::Client;
+use crate::bare::nodes::{Known, Nodes, extents_of};
+use crate::bare::plan::{BarePlan, SPARE_EXTENTS};
 use crate::history::Moment;
-
-/// A volume as the operator knows it.
-#[derive(Clone, Debug)]
-pub(crate) struct Known {
-    /// Names and UUIDs are used again once a volume is gone.
-    slot: u32,
-    /// Its id, once it was created.
-    pub(crate) id: VolumeId,
-    pub(crate) bytes: u64,
-    pub(crate) block_size: u32,
-    /// Whose contents it started with.
-    pub(crate) family: u32,
-}
+use crate::workload::Ledger;
 
 /// What was asked for and not answered.
 #[derive(Clone, Debug)]
@@ -34,31 +24,70 @@ pub(crate) struct Asked {
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     Create(u32, Known),
+    /// A volume that starts as the snapshot `image`.
+    Clone {
+        number: u32,
+        known: Known,
+        image: u32,
+    },
+    /// Of a volume or a snapshot.
     Delete(u32),
-    Grow(u32, u64),
+    Resize(u32, u64),
+    /// Snapshots, each with the volume that it is of.
+    Snapshot(Vec<(u32, Known, u32)>),
+    Restore {
+        volume: u32,
+        /// How large the volume is afterwards.
+        bytes: u64,
+    },
 }
 
 /// What became of something that was asked for.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    Created(u32),
-    Deleted(u32),
-    Grown(u32, u64),
+    /// These volumes or snapshots are there now.
+    Made(Vec<u32>),
+    /// This volume may have another size now.
+    Resized(u32),
+    Deleted,
     /// The engine said no, as it may.
     Refused,
 }
 
+/// Where an operator works.
+pub(crate) struct Site<'a> {
+    pub(crate) plan: &'a BarePlan,
+    pub(crate) engine: &'a RefCell<Engine>,
+    pub(crate) client: &'a mut Client,
+    pub(crate) ledger: &'a mut Ledger,
+}
+
 #[derive(Default)]
 pub(crate) struct Operator {
-    pub(crate) volumes: BTreeMap<u32, Known>,
+    pub(crate) nodes: Nodes,
     pub(crate) asked: Option<Asked>,
     next: u32,
     /// Changes that were acknowledged.
     pub(crate) changes: u64,
 }
 
-/// Volumes at one time.
+/// What the operator can do to volumes and snapshots.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Create,
+    Delete,
+    Grow,
+    Shrink,
+    Snapshot,
+    Group,
+    DeleteSnapshot,
+    Clone,
+    Restore,
+}
+
+/// Volumes, and snapshots, at one time.
 const VOLUMES_MAX: usize = 5;
+const SNAPSHOTS_MAX: usize = 8;
 
 /// A volume grows to at most this.
 const BYTES_MAX: u64 = 16 << 20;
@@ -68,9 +97,116 @@ impl Operator {
         self.asked.is_some()
     }
 
-    /// How many volumes were ever made or asked for.
+    /// How many volumes and snapshots were ever made or asked for.
     pub(crate) fn made(&self) -> usize {
         self.next as usize
+    }
+
+    /// Asks for a random change.
+    ///
+    /// # Errors
+    /// When the engine refuses what it must not.
+    pub(crate) fn meddle(&mut self, site: &mut Site<'_>, rng: &mut Rng) -> Result<(), String> {
+        let features = site.plan.features;
+        let weights = [
+            (Verb::Create, 2),
+            (Verb::Delete, 1),
+            (Verb::Grow, 2),
+            (Verb::Shrink, if features.shrinks { 3 } else { 0 }),
+            (Verb::Snapshot, if features.snapshots { 6 } else { 0 }),
+            (Verb::Group, if features.snapshots { 2 } else { 0 }),
+            (Verb::DeleteSnapshot, if features.snapshots { 4 } else { 0 }),
+            (Verb::Clone, if features.clones { 4 } else { 0 }),
+            (Verb::Restore, if features.restores { 4 } else { 0 }),
+        ];
+        let mut draw = rng.below(weights.iter().map(|(_, weight)| weight).sum());
+        let verb = weights.iter().find(|(_, weight)| {
+            let found = draw < *weight;
+            draw = draw.wrapping_sub(*weight);
+            found
+        });
+        let verb = verb.expect("below the sum").0;
+        match verb {
+            Verb::Create | Verb::Delete | Verb::Grow | Verb::Shrink => {
+                self.meddle_with_volumes(site, rng, verb)
+            }
+            _ => self.meddle_with_snapshots(site, rng, verb),
+        }
+    }
+
+    fn meddle_with_volumes(
+        &mut self,
+        site: &mut Site<'_>,
+        rng: &mut Rng,
+        verb: Verb,
+    ) -> Result<(), String> {
+        let count = self.nodes.volumes.len();
+        let Some(index) = rng.index(count) else { return Ok(()) };
+        let (&number, known) = self.nodes.volumes.iter().nth(index).expect("counted");
+        let bytes = known.bytes;
+        match verb {
+            Verb::Delete if count > 1 => self.delete(site, number),
+            Verb::Create if count < VOLUMES_MAX => {
+                let bytes = rng.between(1, 16) * store::EXTENT_BYTES;
+                let block_size = if rng.chance(1, 3) { 512 } else { 4096 };
+                match self.fits(site.plan, bytes) {
+                    true => self.create(site, (bytes, block_size)),
+                    false => Ok(()),
+                }
+            }
+            Verb::Shrink => {
+                let less = rng.below(bytes / 4096) * 4096;
+                self.resize(site, number, (bytes - less / 2) & !4095)
+            }
+            Verb::Grow if bytes < BYTES_MAX => {
+                let more = rng.between(0, 64) << 12;
+                match self.fits(site.plan, more) {
+                    true => self.resize(site, number, bytes + more),
+                    false => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn meddle_with_snapshots(
+        &mut self,
+        site: &mut Site<'_>,
+        rng: &mut Rng,
+        verb: Verb,
+    ) -> Result<(), String> {
+        let volumes: Vec<u32> = self.nodes.volumes.keys().copied().collect();
+        if let Verb::Group = verb {
+            let of: Vec<u32> = volumes.into_iter().filter(|_| rng.chance(2, 3)).collect();
+            return self.snapshot(site, &of);
+        }
+        if let Verb::Snapshot = verb {
+            let index = rng.index(volumes.len());
+            return index.map_or(Ok(()), |index| self.snapshot(site, &volumes[index..=index]));
+        }
+        let Some(index) = rng.index(self.nodes.snapshots.len()) else { return Ok(()) };
+        let (&image, known) = self.nodes.snapshots.iter().nth(index).expect("counted");
+        let known = known.clone();
+        match verb {
+            Verb::DeleteSnapshot => self.delete(site, image),
+            Verb::Clone if volumes.len() < VOLUMES_MAX && self.fits(site.plan, known.bytes) => {
+                self.clone_of(site, image)
+            }
+            Verb::Restore => {
+                let related = self.nodes.volumes.iter().filter(|(_, v)| v.family == known.family);
+                let related: Vec<u32> = related.map(|(&number, _)| number).collect();
+                let Some(index) = rng.index(related.len()) else { return Ok(()) };
+                let fits = self.fits(site.plan, known.bytes);
+                if fits { self.restore(site, related[index], image) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether there is certainly room for so many bytes more, or nobody counts on it.
+    fn fits(&self, plan: &BarePlan, bytes: u64) -> bool {
+        let all = plan.disk.bytes / store::EXTENT_BYTES;
+        plan.crowded || self.nodes.extents() + extents_of(bytes) + SPARE_EXTENTS <= all
     }
 
     /// Asks for a volume of this shape.
@@ -79,75 +215,104 @@ impl Operator {
     /// When the engine refuses what it must not.
     pub(crate) fn create(
         &mut self,
-        engine: &RefCell<Engine>,
+        site: &mut Site<'_>,
         (bytes, block_size): (u64, u32),
-        began: Moment,
     ) -> Result<(), String> {
         self.next += 1;
         let number = self.next;
-        let taken = |slot: &u32| self.volumes.values().any(|known| known.slot == *slot);
-        let slot = (0u32..).find(|slot| !taken(slot)).expect("few volumes");
-        let mut uuid = [0xee; 16];
-        uuid[..4].copy_from_slice(&slot.to_le_bytes());
-        let name = name_of(slot);
+        let (slot, parent) = (self.nodes.free_volume_slot(), VolumeId(0));
+        let known = Known { slot, id: VolumeId(0), bytes, block_size, family: number, parent };
+        let (name, uuid) = (known.volume_name(), known.volume_uuid());
         let new = NewVolume { uuid, name: &name, size: bytes, block_bytes: block_size };
-        let known = Known { slot, id: VolumeId(0), bytes, block_size, family: number };
-        let token = engine.borrow_mut().create_volume(&new);
-        self.ask(token, What::Create(number, known), began)
+        let token = site.engine.borrow_mut().create_volume(&new);
+        self.ask(site, token, What::Create(number, known))
     }
 
-    /// Asks for a random change. The volume whose queue must be closed first, if there is one.
-    ///
-    /// # Errors
-    /// When the engine refuses what it must not.
-    pub(crate) fn meddle(
-        &mut self,
-        engine: &RefCell<Engine>,
-        rng: &mut Rng,
-        began: Moment,
-        close: impl FnOnce(u32),
-    ) -> Result<(), String> {
-        let Some(index) = rng.index(self.volumes.len()) else { return Ok(()) };
-        let (&number, known) = self.volumes.iter().nth(index).expect("counted");
-        let (id, bytes) = (known.id, known.bytes);
-        match rng.below(6) {
-            0 if self.volumes.len() > 1 => self.delete(engine, number, began, close),
-            1 | 2 if self.volumes.len() < VOLUMES_MAX => {
-                let bytes = rng.between(1, 16) * store::EXTENT_BYTES;
-                let block_size = if rng.chance(1, 3) { 512 } else { 4096 };
-                self.create(engine, (bytes, block_size), began)
-            }
-            _ if bytes < BYTES_MAX => {
-                let more = rng.between(0, 64) << 12;
-                let token = engine.borrow_mut().resize_volume(id, bytes + more, Shrink::Refuse);
-                self.ask(token, What::Grow(number, bytes + more), began)
-            }
-            _ => Ok(()),
+    fn clone_of(&mut self, site: &mut Site<'_>, image: u32) -> Result<(), String> {
+        self.next += 1;
+        let number = self.next;
+        let of = &self.nodes.snapshots[&image];
+        let (slot, parent) = (self.nodes.free_volume_slot(), of.id);
+        let known = Known { slot, id: VolumeId(0), parent, ..of.clone() };
+        let name = known.volume_name();
+        let clone = NewClone { uuid: known.volume_uuid(), name: &name };
+        let token = site.engine.borrow_mut().clone_snapshot(parent, &clone);
+        self.ask(site, token, What::Clone { number, known, image })
+    }
+
+    fn snapshot(&mut self, site: &mut Site<'_>, volumes: &[u32]) -> Result<(), String> {
+        let bytes = volumes.iter().map(|number| self.nodes.volumes[number].bytes).sum();
+        let count = self.nodes.snapshots.len() + volumes.len();
+        if volumes.is_empty() || count > SNAPSHOTS_MAX || !self.fits(site.plan, bytes) {
+            return Ok(());
         }
+        let slots = self.nodes.free_snapshot_slots();
+        let group: Vec<(u32, Known, u32)> = slots
+            .zip(volumes)
+            .zip(self.next + 1..)
+            .map(|((slot, volume), number)| {
+                let of = &self.nodes.volumes[volume];
+                let known = Known { slot, id: VolumeId(0), parent: of.id, ..of.clone() };
+                (number, known, *volume)
+            })
+            .collect();
+        self.next += u32::try_from(group.len()).expect("few");
+        let names: Vec<String> = group.iter().map(|(_, known, _)| known.snapshot_name()).collect();
+        let new = |((_, known, _), name): (&(u32, Known, u32), _)| {
+            let name: &String = name;
+            (known.parent, known.snapshot_uuid(), name.clone())
+        };
+        let parts: Vec<_> = group.iter().zip(&names).map(new).collect();
+        let new: Vec<NewSnapshot<'_>> = parts
+            .iter()
+            .map(|(volume, uuid, name)| NewSnapshot { volume: *volume, uuid: *uuid, name })
+            .collect();
+        let token = site.engine.borrow_mut().create_snapshots(&new);
+        self.ask(site, token, What::Snapshot(group))
     }
 
-    /// Asks for a volume to be deleted.
+    fn restore(&mut self, site: &mut Site<'_>, volume: u32, image: u32) -> Result<(), String> {
+        let (known, of) = (&self.nodes.volumes[&volume], &self.nodes.snapshots[&image]);
+        let bytes = known.bytes.max(of.bytes);
+        let blocks = bytes / u64::from(known.block_size);
+        let token = site.engine.borrow_mut().restore_volume(known.id, of.id);
+        let began = site.ledger.moment + 1;
+        self.ask(site, token, What::Restore { volume, bytes })?;
+        if self.is_busy() {
+            site.ledger.history.begin_restore(volume, blocks, image, began);
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, site: &mut Site<'_>, number: u32, bytes: u64) -> Result<(), String> {
+        let known = &self.nodes.volumes[&number];
+        let token = site.engine.borrow_mut().resize_volume(known.id, bytes, Shrink::IfEmpty);
+        let shrinks = (bytes < known.bytes).then(|| bytes / u64::from(known.block_size));
+        self.ask(site, token, What::Resize(number, bytes))?;
+        if let Some(target) = site.client.targets.get_mut(&number).filter(|_| self.is_busy()) {
+            target.shrinks_to = shrinks;
+        }
+        Ok(())
+    }
+
+    /// Asks for a volume or a snapshot to be deleted.
     ///
     /// # Errors
     /// When the engine refuses what it must not.
-    pub(crate) fn delete(
-        &mut self,
-        engine: &RefCell<Engine>,
-        number: u32,
-        began: Moment,
-        close: impl FnOnce(u32),
-    ) -> Result<(), String> {
-        close(number);
-        let token = engine.borrow_mut().delete_volume(self.volumes[&number].id);
-        self.ask(token, What::Delete(number), began)
+    pub(crate) fn delete(&mut self, site: &mut Site<'_>, number: u32) -> Result<(), String> {
+        site.client.close(number);
+        let id = self.nodes.get(number).id;
+        let token = site.engine.borrow_mut().delete_volume(id);
+        self.ask(site, token, What::Delete(number))
     }
 
     fn ask(
         &mut self,
+        site: &mut Site<'_>,
         token: Result<Token, ControlError>,
         what: What,
-        began: Moment,
     ) -> Result<(), String> {
+        let began = site.ledger.tick();
         match token {
             Ok(token) => self.asked = Some(Asked { token, what, began }),
             Err(ControlError::NotReady | ControlError::Busy) => {}
@@ -164,80 +329,32 @@ impl Operator {
         &mut self,
         token: Token,
         result: Result<VolumeId, ControlError>,
-        forgiving: bool,
+        site: &mut Site<'_>,
+        at: Moment,
     ) -> Result<Outcome, String> {
         let asked = self.asked.take().filter(|asked| asked.token == token);
         let asked = asked.ok_or_else(|| format!("{token:?} was answered and not asked for"))?;
-        let id = match result {
-            Ok(id) => id,
-            Err(ControlError::Device(_)) if forgiving => {
+        if let What::Resize(number, _) = asked.what
+            && let Some(target) = site.client.targets.get_mut(&number)
+        {
+            target.shrinks_to = None;
+        }
+        match (result, &asked.what) {
+            (Ok(id), _) => {
+                self.changes += 1;
+                self.nodes.happened(asked, id, site, at)
+            }
+            (Err(ControlError::Device(_)), _) if !site.plan.is_sound() => {
                 // It has happened or not: only a start tells.
                 self.asked = Some(asked);
-                return Ok(Outcome::Refused);
+                Ok(Outcome::Refused)
             }
-            Err(ControlError::Volume(VolumeError::TooMany)) => return Ok(Outcome::Refused),
-            Err(error) => return Err(format!("{:?} was refused: {error}", asked.what)),
-        };
-        self.changes += 1;
-        Ok(match asked.what {
-            What::Create(number, known) => {
-                self.volumes.insert(number, Known { id, ..known });
-                Outcome::Created(number)
+            (Err(ControlError::Volume(VolumeError::TooMany)), _)
+            | (Err(ControlError::NotEmpty), What::Resize(..)) => {
+                self.nodes.refused(&asked, site)?;
+                Ok(Outcome::Refused)
             }
-            What::Delete(number) => {
-                self.volumes.remove(&number);
-                Outcome::Deleted(number)
-            }
-            What::Grow(number, bytes) => {
-                self.volumes.get_mut(&number).expect("it is not deleted meanwhile").bytes = bytes;
-                Outcome::Grown(number, bytes)
-            }
-        })
+            (Err(error), what) => Err(format!("{what:?} was refused: {error}")),
+        }
     }
-
-    /// Compares what the engine has after a start with what was acknowledged. Volumes that are no
-    /// more because their deletion, which was not answered, has happened.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub(crate) fn reconcile(&mut self, found: &[Volume]) -> Result<Vec<u32>, String> {
-        let asked = self.asked.take().map(|asked| asked.what);
-        let mut gone = Vec::new();
-        let find = |slot| found.iter().find(|volume| volume.name == name_of(slot));
-        match asked {
-            Some(What::Create(number, known)) => {
-                if let Some(volume) = find(known.slot) {
-                    self.volumes.insert(number, Known { id: volume.id, ..known });
-                }
-            }
-            Some(What::Delete(number)) if find(self.volumes[&number].slot).is_none() => {
-                self.volumes.remove(&number);
-                gone.push(number);
-            }
-            Some(What::Grow(number, bytes)) => {
-                let known = self.volumes.get_mut(&number).expect("it is not deleted meanwhile");
-                if find(known.slot).is_some_and(|volume| volume.size == bytes) {
-                    known.bytes = bytes;
-                }
-            }
-            _ => {}
-        }
-        for (&number, known) in &self.volumes {
-            let volume = find(known.slot).ok_or_else(|| format!("volume {number} is gone"))?;
-            let same = volume.id == known.id
-                && volume.size == known.bytes
-                && volume.block_bytes == known.block_size;
-            if !same {
-                return Err(format!("volume {number} was {known:?} and is {volume:?}"));
-            }
-        }
-        if found.len() != self.volumes.len() {
-            return Err(format!("there are {found:?}, and should be {:?}", self.volumes));
-        }
-        Ok(gone)
-    }
-}
-
-fn name_of(slot: u32) -> String {
-    format!("volume-{slot}")
 }

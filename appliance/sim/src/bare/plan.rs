@@ -24,6 +24,8 @@ pub struct BarePlan {
     pub requests_max: u64,
     /// How often which request is made.
     pub mix: Mix,
+    /// What the operator does beside making, growing and deleting volumes.
+    pub features: Features,
     /// Mean number of writes and flushes that reach the disk between two power cuts; 0 is never.
     pub cut_every: u64,
     /// Mean number of steps between two kills of the process; 0 is never.
@@ -40,6 +42,27 @@ pub struct BarePlan {
     pub rot: bool,
     /// Print what happens. Changes nothing else.
     pub trace: bool,
+}
+
+/// What the operator does; each seed draws its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Makes and deletes snapshots, also of several volumes at once.
+    pub snapshots: bool,
+    /// Makes clones of them.
+    pub clones: bool,
+    /// Makes volumes what their snapshots hold.
+    pub restores: bool,
+    /// Compares snapshots with each other.
+    pub diffs: bool,
+    /// Makes volumes smaller.
+    pub shrinks: bool,
+    /// Limits volumes.
+    pub limits: bool,
+    /// Checks the store while it is used.
+    pub checks: bool,
+    /// Scrubs it.
+    pub scrubs: bool,
 }
 
 /// Weights of what hosts do. Each seed leaves some of it out, so that each is also seen alone.
@@ -61,6 +84,8 @@ pub struct Mix {
     pub flush: u64,
     /// Compares.
     pub compare: u64,
+    /// Compare-and-writes.
+    pub swap: u64,
     /// Of a hundred requests, so many go to the same few blocks.
     pub hot: u64,
     /// How many blocks these are.
@@ -68,7 +93,7 @@ pub struct Mix {
 }
 
 /// Extents that metadata and what waits for a checkpoint may take of a small store.
-const SPARE_EXTENTS: u64 = 40;
+pub(crate) const SPARE_EXTENTS: u64 = 40;
 
 impl BarePlan {
     /// The simulation of a seed.
@@ -82,7 +107,8 @@ impl BarePlan {
         let crowded = rng.chance(1, 4);
         let extents = if crowded { rng.between(66, 100) } else { rng.between(150, 250) };
         disk.bytes = (128 << 10) + disk.log_bytes + extents * store::EXTENT_BYTES;
-        let volumes = volumes(&mut rng, extents, crowded);
+        let features = Features::new(&mut Rng::new(seed).fork("bare features"));
+        let volumes = volumes(&mut rng, extents, crowded, &features);
         let often = |rng: &mut Rng, low, high| if calm { 0 } else { rng.between(low, high) };
         BarePlan {
             seed,
@@ -97,9 +123,13 @@ impl BarePlan {
             depth: usize::try_from(rng.between(1, 24)).expect("few"),
             requests_max: rng.between(100, 350),
             mix: mix(&mut rng),
+            features,
             cut_every: often(&mut rng, 10, 150),
             kill_every: if rng.chance(1, 3) { often(&mut rng, 300, 3000) } else { 0 },
-            manage_every: rng.between(20, 400),
+            manage_every: match features.snapshots {
+                true => rng.between(4, 50),
+                false => rng.between(20, 400),
+            },
             pause_ns: rng.between(1_000, 2_000_000),
             crowded,
             disk_errors,
@@ -121,6 +151,11 @@ impl BarePlan {
         }
     }
 
+    /// Whether a check of what is on the disk must find nothing.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.rot && !self.disk_errors
+    }
+
     /// Disks that fail nothing any more.
     pub(crate) fn quiet(&self) -> bdev_sim::FaultPlan {
         let never = PerMillion::NEVER;
@@ -135,9 +170,29 @@ impl BarePlan {
     }
 }
 
-fn volumes(rng: &mut Rng, extents: u64, crowded: bool) -> Vec<(u64, u32)> {
+impl Features {
+    fn new(rng: &mut Rng) -> Features {
+        let rich = rng.chance(3, 4);
+        let snapshots = rng.chance(3, 4) && rich;
+        let mut one_in = |count| rng.chance(1, count) && rich;
+        Features {
+            snapshots,
+            clones: one_in(2) && snapshots,
+            restores: one_in(2) && snapshots,
+            diffs: one_in(2) && snapshots,
+            shrinks: one_in(3),
+            limits: one_in(4),
+            checks: one_in(4),
+            scrubs: one_in(4),
+        }
+    }
+}
+
+fn volumes(rng: &mut Rng, extents: u64, crowded: bool, features: &Features) -> Vec<(u64, u32)> {
     let count = rng.between(1, 3);
     let share = if crowded { extents } else { (extents - SPARE_EXTENTS) / 2 / count };
+    // Where snapshots hold on to what was there, volumes are smaller.
+    let share = if features.snapshots { (share / 3).max(4) } else { share };
     let volume = |_| {
         let bytes = rng.between(share / 4, share) * store::EXTENT_BYTES;
         let ragged = rng.between(0, 15) << 12;
@@ -157,6 +212,7 @@ fn mix(rng: &mut Rng) -> Mix {
         range: weight(4),
         flush: weight(4),
         compare: weight(6),
+        swap: weight(12),
         hot: weight(90),
         hot_blocks: 1 + weight(64),
     }
@@ -165,7 +221,7 @@ fn mix(rng: &mut Rng) -> Mix {
 impl Mix {
     /// The sum of the weights of all requests.
     pub(crate) fn total(&self) -> u64 {
-        let Mix { read, write, direct, zero, deallocate, range, flush, compare, .. } = self;
-        read + write + direct + zero + deallocate + range + flush + compare
+        let Mix { read, write, direct, zero, deallocate, range, flush, .. } = self;
+        read + write + direct + zero + deallocate + range + flush + self.compare + self.swap
     }
 }

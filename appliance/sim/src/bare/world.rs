@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bdev::{Bdev, Instant, Pool, PoolConfig, QueueCx, Rng};
 use bdev_sim::SimDisk;
-use volume::{Engine, Event, FormatOptions, VolumeQueue};
+use volume::{Engine, FormatOptions};
 
 use crate::bare::audit;
-use crate::bare::client::{Client, Target};
-use crate::bare::operator::{Operator, Outcome};
+use crate::bare::client::Client;
+use crate::bare::operator::Operator;
 use crate::bare::plan::BarePlan;
+use crate::bare::watch::Watch;
 use crate::history::{History, Moment};
 use crate::workload::Ledger;
 use crate::world::{Failure, Report};
@@ -40,24 +41,27 @@ pub(crate) struct Bare {
     pub(crate) plan: BarePlan,
     now: Instant,
     pub(crate) disk: SimDisk,
-    engine: Option<Rc<RefCell<Engine>>>,
+    pub(crate) engine: Option<Rc<RefCell<Engine>>>,
     is_up: bool,
     formatted: bool,
     refused: bool,
-    client: Client,
-    operator: Operator,
+    pub(crate) client: Client,
+    pub(crate) operator: Operator,
+    pub(crate) watch: Watch,
     pub(crate) ledger: Ledger,
-    faults: Rng,
+    pub(crate) faults: Rng,
     turns: Rng,
     /// Hosts pause until then.
     quiet_until: Instant,
     /// Steps until the process is killed, and until the operator does something.
     kill_in: u64,
-    manage_in: u64,
+    pub(crate) manage_in: u64,
     /// The faults are over.
     calm: bool,
     /// The engine is being shut down: it takes nothing new.
-    is_closing: bool,
+    pub(crate) is_closing: bool,
+    /// When the engine was turned last.
+    pub(crate) turned_at: Instant,
     opened_at: Instant,
     opening_turns: u64,
     report: Report,
@@ -98,6 +102,7 @@ impl Bare {
             refused: false,
             client: Client::new(plan, root.fork("client")),
             operator: Operator::default(),
+            watch: Watch::default(),
             ledger,
             faults: root.fork("bare faults"),
             turns: root.fork("turns"),
@@ -106,6 +111,7 @@ impl Bare {
             manage_in: 0,
             calm: false,
             is_closing: false,
+            turned_at: Instant::ZERO,
             opened_at: Instant::ZERO,
             opening_turns: 0,
             report: Report::default(),
@@ -163,15 +169,15 @@ impl Bare {
         self.wait("the audit", |world| world.client.outstanding() == 0)
     }
 
-    /// When no volume is left, nothing of the store is in use.
+    /// When no volume and no snapshot is left, nothing of the store is in use.
     fn delete_everything(&mut self) -> Result<(), String> {
         self.wait("the engine to open", |world| world.is_up)?;
-        while let Some(&number) = self.operator.volumes.keys().next() {
-            let (began, client) = (self.ledger.tick(), &mut self.client);
-            let engine = Rc::clone(self.engine.as_ref().expect("it is up"));
-            let close = |number| client.close(number);
-            self.operator.delete(&engine, number, began, close)?;
-            self.wait("a volume to be deleted", |world| !world.operator.is_busy())?;
+        loop {
+            let nodes = &self.operator.nodes;
+            let all: Vec<u32> =
+                nodes.volumes.keys().chain(nodes.snapshots.keys()).copied().collect();
+            let Some(index) = self.faults.index(all.len()) else { break };
+            self.delete(all[index])?;
         }
         self.shut_down()?;
         let report = audit::check(self, true)?;
@@ -202,7 +208,7 @@ impl Bare {
         }
     }
 
-    fn wait(&mut self, what: &str, done: impl Fn(&Bare) -> bool) -> Result<(), String> {
+    pub(crate) fn wait(&mut self, what: &str, done: impl Fn(&Bare) -> bool) -> Result<(), String> {
         let (end, most) = (self.now.saturating_add(LIVENESS), self.report.steps + LIVENESS_STEPS);
         while !done(self) {
             if self.now >= end || self.report.steps > most {
@@ -220,10 +226,11 @@ impl Bare {
         }
         let mut worked = false;
         if self.is_up && !self.calm && self.quiet_until <= self.now {
-            worked |= self.client.submit(&self.pool, &mut self.ledger);
+            worked |= self.client.submit(&self.pool, &mut self.ledger, self.now)?;
         }
         let engine = Rc::clone(self.engine.as_ref().expect("booted above"));
         worked |= engine.borrow_mut().drive(self.now);
+        self.turned_at = self.now;
         if self.is_up {
             worked |= self.collect(&engine)?;
         } else if !self.open(&engine)? {
@@ -260,53 +267,14 @@ impl Bare {
     /// Fetches answers.
     fn collect(&mut self, engine: &Rc<RefCell<Engine>>) -> Result<bool, String> {
         self.ledger.oldest_read = self.oldest();
-        let mut worked = self.client.poll(&self.plan, &mut self.ledger)?;
-        loop {
-            let event = engine.borrow_mut().poll_event();
-            let Some(event) = event else { break };
-            worked = true;
-            let Event::Control { token, result } = event else { continue };
-            let at = self.ledger.tick();
-            let forgiving = self.plan.disk_errors || self.plan.rot;
-            let outcome = self.operator.on_answer(token, result, forgiving)?;
-            self.trace(|| format!("moment {at}: {outcome:?}"));
-            match outcome {
-                Outcome::Created(number) => self.attach(engine, number)?,
-                Outcome::Deleted(number) => self.ledger.history.forget(number),
-                Outcome::Grown(number, bytes) => self.grow(number, bytes)?,
-                Outcome::Refused => {}
-            }
-        }
-        Ok(worked)
+        let worked = self.client.poll(&self.plan, &mut self.ledger)?;
+        Ok(worked | self.collect_changes(engine)?)
     }
 
     /// Nothing that replaced something later than this is forgotten.
     fn oldest(&self) -> Moment {
         let asked = self.operator.asked.as_ref().map_or(Moment::MAX, |asked| asked.began);
         asked.min(self.ledger.moment)
-    }
-
-    fn grow(&mut self, number: u32, bytes: u64) -> Result<(), String> {
-        let Some(target) = self.client.targets.get_mut(&number) else { return Ok(()) };
-        let blocks = bytes / u64::from(target.block_size);
-        let found = target.queue.info().map_or(0, |info| info.blocks.0);
-        target.blocks = blocks;
-        match found == blocks {
-            true => Ok(()),
-            false => Err(format!("volume {number} has {found} blocks and should have {blocks}")),
-        }
-    }
-
-    fn attach(&mut self, engine: &Rc<RefCell<Engine>>, number: u32) -> Result<(), String> {
-        if self.is_closing {
-            return Ok(());
-        }
-        let known = &self.operator.volumes[&number];
-        let depth = u32::try_from(self.plan.depth).expect("few");
-        let queue = VolumeQueue::open(engine, known.id, depth);
-        let queue = queue.map_err(|error| format!("opening volume {number}: {error}"))?;
-        self.client.targets.insert(number, Target::new(queue, known.family, false));
-        Ok(())
     }
 
     /// Starts an engine on the disk.
@@ -369,16 +337,8 @@ impl Bare {
         }
         (self.is_up, self.formatted) = (true, true);
         self.report.boots += 1;
-        let found = engine.borrow().volumes();
-        self.trace(|| format!("asked for: {:?}", self.operator.asked));
-        self.trace(|| format!("up, with {} volumes", found.len()));
-        for gone in self.operator.reconcile(&found)? {
-            self.ledger.history.forget(gone);
-        }
-        let numbers: Vec<u32> = self.operator.volumes.keys().copied().collect();
-        for number in numbers {
-            self.attach(engine, number)?;
-        }
+        self.trace(|| "up".to_owned());
+        self.reconcile(engine)?;
         Ok(true)
     }
 
@@ -413,27 +373,6 @@ impl Bare {
         self.manage()
     }
 
-    fn manage(&mut self) -> Result<(), String> {
-        if self.operator.is_busy() || self.is_closing {
-            return Ok(());
-        }
-        let engine = Rc::clone(self.engine.as_ref().expect("it is up"));
-        let made = self.operator.made();
-        if made < self.plan.volumes.len() || self.operator.volumes.is_empty() {
-            let shape = self.plan.volumes[made % self.plan.volumes.len()];
-            let began = self.ledger.tick();
-            return self.operator.create(&engine, shape, began);
-        }
-        self.manage_in = self.manage_in.saturating_sub(1);
-        if self.manage_in > 0 || self.plan.manage_every == 0 {
-            return Ok(());
-        }
-        self.manage_in = self.faults.below(2 * self.plan.manage_every) + 1;
-        let (began, client) = (self.ledger.tick(), &mut self.client);
-        let close = |number| client.close(number);
-        self.operator.meddle(&engine, &mut self.faults, began, close)
-    }
-
     /// Flips a bit where data and maps are. The log is left alone: with one copy, rot in its last
     /// record cannot be told from a write that never finished.
     fn rot(&mut self) {
@@ -465,6 +404,7 @@ impl Bare {
         self.report.crashes_early += u64::from(!self.is_up);
         self.is_up = false;
         self.client.on_death();
+        self.watch.on_death();
         if power {
             self.disk.power_off();
         }
@@ -485,7 +425,7 @@ impl Bare {
         Ok(())
     }
 
-    fn trace(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.plan.trace {
             let time = self.now.saturating_since(Instant::ZERO);
             println!("{time:?} moment {}: {}", self.ledger.moment, what());
