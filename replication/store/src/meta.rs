@@ -22,6 +22,8 @@ pub(crate) struct MetaSpace {
     fresh: Vec<Extent>,
     /// The extent that is being filled.
     current: Option<Extent>,
+    /// Extents with pages that are free after the next checkpoint; room for every extent.
+    freed: Vec<Extent>,
     /// Where the search for extents with free pages goes on.
     cursor: usize,
     /// Pages that can be allocated, by the class of their extent; lower classes go first.
@@ -71,8 +73,10 @@ impl MetaSpace {
     /// No metadata extents; room for `extents` of them before the table must grow, and for
     /// `fresh` fresh ones at a time.
     pub(crate) fn new(extents: usize, fresh: usize) -> MetaSpace {
+        let table = Table::new(extents);
         MetaSpace {
-            table: Table::new(extents),
+            freed: Vec::with_capacity(table.slots()),
+            table,
             fresh: Vec::with_capacity(fresh),
             current: None,
             cursor: 0,
@@ -228,6 +232,9 @@ impl MetaSpace {
         let entry = self.table.get(extent.number()).expect("pages lie in metadata extents");
         assert!(entry.used & bit != 0, "only used pages are freed");
         assert!(entry.freeing & bit == 0, "a page is freed once");
+        if entry.freeing == 0 {
+            self.freed.push(extent);
+        }
         self.change(extent, |entry| entry.freeing |= bit);
         if (Entry { freeing: entry.freeing | bit, ..entry }).is_emptied() {
             both(extent, entry, |extent| space.release(extent));
@@ -237,16 +244,10 @@ impl MetaSpace {
     /// The checkpoint is durable: what fell out of the tree before it is free. Extents that became
     /// empty leave the table; `space` settles them itself.
     pub(crate) fn settle(&mut self) {
-        let mut slot = 0;
-        while slot < self.table.slots() {
-            let freed = self.table.at(slot).filter(|(_, entry)| entry.freeing != 0);
-            let Some((number, entry)) = freed else {
-                slot += 1;
-                continue;
-            };
-            let extent = Extent::from_raw(number).expect("the table holds extents");
+        while let Some(extent) = self.freed.pop() {
+            let entry = self.table.get(extent.number()).expect("it has pages until now");
             if entry.is_emptied() {
-                self.leave(extent); // May move a later one into this slot: look again.
+                self.leave(extent);
             } else {
                 self.change(extent, |entry| {
                     entry.used &= !entry.freeing;
@@ -259,6 +260,7 @@ impl MetaSpace {
     /// Enters an extent and its twin.
     fn enter(&mut self, extent: Extent, distance: u16) {
         self.table.grow(2);
+        self.freed.reserve(self.table.slots() - self.freed.len());
         let entry = Entry { distance, ..Entry::default() };
         self.table.insert(extent.number(), entry);
         self.free[entry.class()] += entry.holes();

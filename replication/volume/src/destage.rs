@@ -74,6 +74,8 @@ pub(crate) struct Destage {
     pub(crate) start: u64,
     blocks: u64,
     candidates: Vec<Candidate>,
+    /// The first candidate that may not be done: those before it are not looked at every turn.
+    first_open: usize,
     /// Journal entries that the window covers.
     pub(crate) entries: u64,
     attempts: u32,
@@ -94,6 +96,7 @@ impl Destage {
             start: 0,
             blocks: 0,
             candidates: Vec::with_capacity(CANDIDATES_MAX),
+            first_open: 0,
             entries: 0,
             attempts: 0,
             in_flight: 0,
@@ -146,6 +149,7 @@ impl Core {
             return self.begin_barrier();
         }
         self.destage.candidates.clear();
+        self.destage.first_open = 0;
         self.destage.entries = 0;
         self.destage.blocks = 0;
         self.stats.destage_windows += 1;
@@ -283,9 +287,8 @@ impl Core {
     fn apply_window(&mut self) -> bool {
         // A window that was begun goes on, if slowly.
         let most = self.destage_depth().max(DESTAGE_GENTLE);
-        let candidates = std::mem::take(&mut self.destage.candidates);
-        let (mut at, mut left, mut moved) = (0, 0, false);
-        let mut candidates = candidates;
+        let mut candidates = std::mem::take(&mut self.destage.candidates);
+        let (mut at, mut left, mut moved) = (self.destage.first_open, 0, false);
         while at < candidates.len() {
             let first = candidates[at];
             let same = |c: &&Candidate| {
@@ -314,6 +317,9 @@ impl Core {
             }
         }
         self.destage.candidates = candidates;
+        let done = |c: &&Candidate| c.done;
+        let open = &self.destage.candidates[self.destage.first_open..];
+        self.destage.first_open += open.iter().take_while(done).count();
         if left == 0 && self.destage.in_flight == 0 {
             self.end_window();
             return true;

@@ -91,6 +91,8 @@ pub(crate) struct Overlay {
     mask: usize,
     len: usize,
     len_max: usize,
+    /// Blocks whose newest version is zeroes.
+    zeroes: usize,
     ranges: Vec<ZeroRange>,
     ranges_max: usize,
 }
@@ -104,6 +106,7 @@ impl Overlay {
             mask: slots - 1,
             len: 0,
             len_max: blocks_max,
+            zeroes: 0,
             ranges: Vec::with_capacity(ranges_max),
             ranges_max,
         }
@@ -117,6 +120,11 @@ impl Overlay {
     /// How many blocks there are.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// True when a block is known to read as zeroes, those of ranges not counted.
+    pub(crate) fn has_zeroes(&self) -> bool {
+        self.zeroes > 0
     }
 
     /// How many more ranges fit.
@@ -173,6 +181,8 @@ impl Overlay {
         }
         assert!(version.lsn > slot.lsn, "the newest record wins");
         slot.set(version);
+        self.zeroes += usize::from(version.place == Place::Zero);
+        self.zeroes -= usize::from(old.is_some_and(|old| old.place == Place::Zero));
         old
     }
 
@@ -203,6 +213,7 @@ impl Overlay {
             return None;
         }
         let version = self.slots[hole].version();
+        self.zeroes -= usize::from(version.place == Place::Zero);
         self.len -= 1;
         // Close the gap: every later slot of the cluster that may move into it does.
         let mut next = hole;
@@ -298,6 +309,8 @@ mod tests {
                 assert_eq!(overlay.forget(key.0, key.1, known), model.remove(&key));
             }
             assert_eq!(overlay.len(), model.len());
+            let zeroes = model.values().any(|version| version.place == Place::Zero);
+            assert_eq!(overlay.has_zeroes(), zeroes);
         }
         for (key, version) in model {
             assert_eq!(overlay.find(key.0, key.1), Some(version));

@@ -409,6 +409,13 @@ impl Core {
         if self.is_doubtful(volume, start, end) || self.overlay.range_touches(layer, start, end) {
             return Ok(true); // What is on its way may unmap the extent, or undo a reservation.
         }
+        if !self.overlay.has_zeroes()
+            && !self.layers.will_share(volume)
+            && let Lookup::Entry(entry) = self.store.lookup(VolumeId(volume), index)
+            && self.store.is_owned(VolumeId(volume), index, &entry)
+        {
+            return Ok(false); // Nothing unmaps it before: no need to look at its neighbours.
+        }
         let mut zeroes = false;
         for block in start..end {
             match self.overlay.find_block(layer, block) {
