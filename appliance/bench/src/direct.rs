@@ -1,16 +1,18 @@
 //! A device in this process with no network between: for profiling a device or the engine alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bdev::{Bdev, NullDisk, Pool, PoolConfig, Queue, QueueCx, RamDisk};
 
+use crate::append::AppendQueue;
 use crate::clock::Clock;
+use crate::commit::CommitQueue;
 use crate::engine::{Rig, Scratch, device_bytes, memory};
 use crate::error::BenchError;
 use crate::job::{Job, JobPlan, Timeline, run};
 use crate::meter::{Meter, ThreadId};
 use crate::options::{Device, Options};
-use crate::raw::RawQueue;
 use crate::report::Row;
 use crate::shape::Shape;
 use crate::workload::{Rw, Workload};
@@ -94,10 +96,9 @@ pub fn row(options: &Options, shape: Shape) -> Result<Row, BenchError> {
             let scratch = Scratch::create(&options.folder, bytes)?;
             store_row(options, shape, scratch.open()?.as_ref())
         }
-        Device::Raw => {
-            let bytes = device_bytes(options.size, options.log_size);
-            let scratch = Scratch::create(&options.folder, bytes)?;
-            raw_row(options, shape, scratch.open()?.as_ref())
+        Device::Raw | Device::RawLog => {
+            let raw = Raw::new(options)?;
+            raw.row(options, shape, options.device == Device::RawLog)
         }
         Device::StoreRam => {
             let device = memory(device_bytes(options.size, options.log_size))?;
@@ -123,23 +124,48 @@ fn store_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, 
     Ok(row)
 }
 
-fn raw_row(options: &Options, shape: Shape, device: &dyn Bdev) -> Result<Row, BenchError> {
-    let pool = Pool::new(&PoolConfig::for_bytes(256 << 20)).map_err(BenchError::Pool)?;
-    let cx = QueueCx::new(&pool);
-    let len = options.size / u64::from(BLOCK_SIZE);
-    fill(device.open(&cx)?, &pool, BLOCK_SIZE, len)?;
-    // What is appended goes where nothing was written before, as a new store's log does: a file
-    // system has work of its own there.
-    let log = len..len + options.log_size / u64::from(BLOCK_SIZE);
-    let open = || {
-        let queue = RawQueue::new(device.open(&cx)?, &pool, log.clone(), shape.depth);
-        let queue = queue.ok_or_else(|| BenchError::Usage("too many jobs for raw".to_owned()))?;
-        Ok(Box::new(queue) as Box<dyn Queue>)
-    };
-    jobs_row(options, shape, &pool, &open)
+/// The file of a store without a store.
+pub(crate) struct Raw {
+    device: Arc<dyn Bdev>,
+    pool: Pool,
+    _scratch: Scratch,
 }
 
-fn jobs_row(
+impl Raw {
+    /// A file as large as a store's for these options, written once.
+    pub(crate) fn new(options: &Options) -> Result<Raw, BenchError> {
+        let bytes = device_bytes(options.size, options.log_size);
+        let scratch = Scratch::create(&options.folder, bytes)?;
+        let device = scratch.open_written()?;
+        let pool = Pool::new(&PoolConfig::for_bytes(256 << 20)).map_err(BenchError::Pool)?;
+        Ok(Raw { device, pool, _scratch: scratch })
+    }
+
+    /// Measures one workload; with `appends`, writes are appended to the part that is the log's in
+    /// a store.
+    pub(crate) fn row(
+        &self,
+        options: &Options,
+        shape: Shape,
+        appends: bool,
+    ) -> Result<Row, BenchError> {
+        let len = options.size / u64::from(BLOCK_SIZE);
+        let log = len..len + options.log_size / u64::from(BLOCK_SIZE);
+        let open = || {
+            let inner = self.device.open(&QueueCx::new(&self.pool))?;
+            if !appends {
+                return Ok(Box::new(CommitQueue::new(inner, shape.depth)) as Box<dyn Queue>);
+            }
+            let queue = AppendQueue::new(inner, &self.pool, log.clone(), shape.depth);
+            let few = || BenchError::Usage("too many jobs for raw-log".to_owned());
+            Ok(Box::new(queue.ok_or_else(few)?) as Box<dyn Queue>)
+        };
+        jobs_row(options, shape, &self.pool, &open)
+    }
+}
+
+/// Runs a workload on queues of this process.
+pub(crate) fn jobs_row(
     options: &Options,
     shape: Shape,
     pool: &Pool,

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, process};
 
 use bdev::{Bdev, Completion, Fifo, Pool, PoolConfig, Queue, QueueCx, RamDisk, Request};
@@ -20,6 +21,9 @@ const POOL_BYTES: u64 = 256 << 20;
 
 /// The identity of the stores and volumes that the bench makes.
 pub const UUID: [u8; 16] = *b"hftbench\x80\0\0\0\0\0\0\x03";
+
+/// Files that this process has made: each has a name of its own.
+static SCRATCHES: AtomicU64 = AtomicU64::new(0);
 
 /// A file for a store, removed when dropped.
 pub struct Scratch {
@@ -49,7 +53,8 @@ impl Scratch {
             move |source| BenchError::System { what, source }
         };
         fs::create_dir_all(folder).map_err(system("a folder"))?;
-        let path = folder.join(format!("store-{}", process::id()));
+        let number = SCRATCHES.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("store-{}-{number}", process::id()));
         // A file of an earlier process with this number, which was killed.
         let _ = fs::remove_file(&path);
         create_file(&path, bytes, allocation).map_err(system("a file"))?;
@@ -62,6 +67,20 @@ impl Scratch {
     /// When it cannot be opened or claimed.
     pub fn open(&self) -> Result<Arc<dyn Bdev>, BenchError> {
         Ok(Arc::new(FileDisk::open(&self.path, &FileOptions::default())?))
+    }
+}
+
+impl Scratch {
+    /// The file as a disk, after every block of it was written once: where nothing was written
+    /// before, a file system has work of its own.
+    ///
+    /// # Errors
+    /// As [`Scratch::open`], or a write that failed.
+    pub fn open_written(&self) -> Result<Arc<dyn Bdev>, BenchError> {
+        let device = self.open()?;
+        let pool = crate::direct::pool(1, 8, 128 << 10)?;
+        fill(open(device.as_ref(), &pool)?, &pool, BLOCK_SIZE, device.info().blocks.0)?;
+        Ok(device)
     }
 }
 

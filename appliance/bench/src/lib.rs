@@ -48,9 +48,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod append;
+mod beside;
 pub mod callgrind;
 pub mod client;
 pub mod clock;
+pub mod commit;
 mod counted;
 pub mod direct;
 pub mod engine;
@@ -66,7 +69,6 @@ pub mod network;
 mod options;
 pub mod pipe;
 mod ram;
-pub mod raw;
 pub mod report;
 mod shape;
 mod size;

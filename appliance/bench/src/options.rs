@@ -49,9 +49,9 @@ pub struct Options {
     /// Write blocks that know who wrote them, and judge what is read.
     #[arg(long)]
     pub verify: bool,
-    /// What is measured: `ram`, `null`, `store`, `store-ram` (a store in memory), `raw` (with
-    /// `--direct`: the store's file without the engine), or `tcp://address:port/NQN` of another
-    /// target.
+    /// What is measured: `ram`, `null`, `store`, `store-ram` (a store in memory), with `--direct`
+    /// `raw` (the store's file without the engine, writes in groups with a flush each) and
+    /// `raw-log` (writes appended instead), or `tcp://address:port/NQN` of another target.
     #[arg(long, default_value = "ram")]
     pub device: Device,
     /// Use the device in this process, with no network between.
@@ -121,8 +121,11 @@ pub enum Device {
     Store,
     /// A volume of a store in memory: the engine without a disk.
     StoreRam,
-    /// The file of a store without a store: reads as they come, writes appended in groups.
+    /// The file of a store without a store: reads and writes as they come, a flush for each group
+    /// of writes before it is acknowledged.
     Raw,
+    /// The same file: writes appended in groups, by the log's rule.
+    RawLog,
     /// A namespace of another target.
     Remote {
         /// Where it listens.
@@ -140,6 +143,7 @@ impl fmt::Display for Device {
             Device::Store => f.write_str("store"),
             Device::StoreRam => f.write_str("store-ram"),
             Device::Raw => f.write_str("raw"),
+            Device::RawLog => f.write_str("raw-log"),
             Device::Remote { address, .. } => address.fmt(f),
         }
     }
@@ -155,11 +159,12 @@ impl FromStr for Device {
             "store" => return Ok(Device::Store),
             "store-ram" => return Ok(Device::StoreRam),
             "raw" => return Ok(Device::Raw),
+            "raw-log" => return Ok(Device::RawLog),
             _ => {}
         }
         let rest = text
             .strip_prefix("tcp://")
-            .ok_or("neither ram, null, store, store-ram, raw nor tcp://...")?;
+            .ok_or("neither ram, null, store, store-ram, raw, raw-log nor tcp://...")?;
         let (address, nqn) = rest.split_once('/').ok_or("no NQN: tcp://address:port/NQN")?;
         let address = address.parse().map_err(|_| format!("{address:?} is not address:port"))?;
         if !nqn.starts_with("nqn.") {

@@ -2,8 +2,8 @@
 
 use node::{Format, StoreSpec};
 
+use crate::beside::beside_raw;
 use crate::callgrind;
-use crate::direct;
 use crate::engine::{Scratch, UUID, device_bytes, memory};
 use crate::error::BenchError;
 use crate::idle::idle_cpu;
@@ -133,31 +133,12 @@ pub fn measure(options: &Options, report: &mut Report) -> Result<(), BenchError>
     device_rows(options, &Device::Null, ceiling_shapes(), report)?;
     device_rows(options, &Device::Store, storage_shapes(), report)?;
     device_rows(options, &Device::StoreRam, engine_shapes(), report)?;
-    beside_raw(options, report)?;
+    let (rows, facts_beside) = beside_raw(options)?;
+    rows.iter().for_each(|row| progress(options, row));
+    facts_beside.iter().for_each(|fact| progress_fact(options, fact));
+    report.rows.extend(rows);
+    report.facts.extend(facts_beside);
     facts(options, report)
-}
-
-/// The engine beside the drive that it stands on, in this process, one right after the other: what
-/// a durable write and a read lose to the engine.
-fn beside_raw(options: &Options, report: &mut Report) -> Result<(), BenchError> {
-    for rw in [Rw::RandRead, Rw::RandWrite] {
-        let shape = Shape { rw, bytes: 4096, depth: 32, jobs: 1, digests: false };
-        if !options.wants(&format!("raw {shape}")) {
-            continue;
-        }
-        let mut measure = |device: Device| {
-            let row = direct::row(&Options { device, ..options.clone() }, shape)?;
-            progress(options, &row);
-            report.rows.push(row.clone());
-            Ok::<Row, BenchError>(row)
-        };
-        let (raw, store) = (measure(Device::Raw)?, measure(Device::Store)?);
-        let percent_milli = store.iops * 100_000 / raw.iops.max(1);
-        let fact = Fact::new(&format!("store of raw, {shape}"), percent_milli, "%");
-        progress_fact(options, &fact);
-        report.facts.push(fact);
-    }
-    Ok(())
 }
 
 fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {

@@ -33,7 +33,7 @@ struct Group {
 }
 
 /// A queue that appends what is written, in groups.
-pub struct RawQueue {
+pub struct AppendQueue {
     inner: Box<dyn Queue>,
     groups: Vec<Group>,
     /// The group that is filled now.
@@ -48,7 +48,7 @@ pub struct RawQueue {
     in_flight: u32,
 }
 
-impl RawQueue {
+impl AppendQueue {
     /// A queue over `inner` that appends to the blocks of `region`; `None` when `pool` is too
     /// small.
     pub fn new(
@@ -56,14 +56,14 @@ impl RawQueue {
         pool: &Pool,
         region: Range<u64>,
         depth: u32,
-    ) -> Option<RawQueue> {
+    ) -> Option<AppendQueue> {
         let group = || {
             let staging = Some(pool.take(GROUP_BLOCKS * BLOCK_SIZE as usize)?);
             let members = Vec::with_capacity(depth as usize);
             Some(Group { staging, blocks: 0, members, flying: false })
         };
         let groups = (0..GROUPS).map(|_| group()).collect::<Option<Vec<_>>>()?;
-        Some(RawQueue {
+        Some(AppendQueue {
             inner,
             groups,
             open: None,
@@ -128,7 +128,7 @@ impl RawQueue {
     }
 }
 
-impl Queue for RawQueue {
+impl Queue for AppendQueue {
     fn submit(&mut self, requests: &mut Fifo<Request>) {
         while self.in_flight < u32::try_from(self.done.capacity()).expect("a depth") {
             let Some(request) = requests.pop() else { return };
@@ -182,7 +182,7 @@ mod tests {
         let pool = Pool::new(&PoolConfig::for_bytes(32 << 20)).unwrap();
         let disk = RamDisk::new(BLOCK_SIZE, 64).unwrap();
         let inner = disk.open(&QueueCx::new(&pool)).unwrap();
-        let mut queue = RawQueue::new(inner, &pool, 16..64, 40).unwrap();
+        let mut queue = AppendQueue::new(inner, &pool, 16..64, 40).unwrap();
         let (mut requests, mut done) = (Fifo::new(100), Fifo::new(100));
         for tag in 0..100 {
             let buf = pool.take(4096).unwrap();
