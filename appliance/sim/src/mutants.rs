@@ -49,6 +49,7 @@ pub const SURVIVORS: &[Planted] = &[
     Planted::DirectReusedAtOnce,
     Planted::DoubleFree,
     Planted::EdgeUnchecked,
+    Planted::EndNotBlanked,
     Planted::FirstCopyNotFlushed,
     Planted::FlushErrorIgnored,
     Planted::LogIgnoresErrors,
@@ -59,6 +60,7 @@ pub const SURVIVORS: &[Planted] = &[
     Planted::ReservationLeak,
     Planted::SharedFreed,
     Planted::SharedInPlace,
+    Planted::TornIsDamage,
 ];
 
 /// What became of a mutant.

@@ -31,6 +31,8 @@ pub enum Planted {
     EdgeNotMerged,
     /// The old content of a block that is written in part is not verified.
     EdgeUnchecked,
+    /// Recovery leaves the remains of a torn group where the next group goes.
+    EndNotBlanked,
     /// An extent that fell out of a map is never given back.
     ExtentLeak,
     /// An extent that fell out of the map is free before the checkpoint.
@@ -81,6 +83,8 @@ pub enum Planted {
     NoLock,
     /// Writers that wait for the log are not woken.
     WriterForgotten,
+    /// Recovery replays a group whose payload is torn, and calls it damage.
+    TornIsDamage,
     /// Deallocate and write zeroes change nothing.
     ZeroNotLogged,
 }
@@ -100,6 +104,7 @@ impl Planted {
         Planted::DoubleFree,
         Planted::EdgeNotMerged,
         Planted::EdgeUnchecked,
+        Planted::EndNotBlanked,
         Planted::ExtentLeak,
         Planted::ExtentReusedAtOnce,
         Planted::FirstCopyNotFlushed,
@@ -125,6 +130,7 @@ impl Planted {
         Planted::TailTooFar,
         Planted::NoLock,
         Planted::WriterForgotten,
+        Planted::TornIsDamage,
         Planted::ZeroNotLogged,
     ];
 }

@@ -22,6 +22,10 @@ pub const AREA_EXTENTS_MIN: u64 = 64;
 /// Smallest log region that can be asked for, in bytes. Smaller is [`crate::FormatError::LogSize`].
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
 
+/// The highest number of a record, and block of log, that a store may have got to: at a million a
+/// second, in 36,000 years. More is [`crate::MountError::Geometry`].
+pub(crate) const LOG_COUNT_MAX: u64 = 1 << 60;
+
 /// Smallest log region that is chosen by default, in bytes.
 pub const LOG_BYTES_DEFAULT_MIN: u64 = 16 << 20;
 

@@ -16,7 +16,9 @@ use crate::format::{
 };
 use crate::io::{Geometry, KEY_SUPER, SuperStep, SuperWriter, key_of, slot_page};
 use crate::ledger::damage_of;
-use crate::limits::{DEVICE_EXTENTS_MAX, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, PAGE_BYTES};
+use crate::limits::{
+    DEVICE_EXTENTS_MAX, EXTENT_BYTES, LOAD_ATTEMPTS_MAX, LOADS_MAX, LOG_COUNT_MAX, PAGE_BYTES,
+};
 use crate::loads::{check_page, copy_to_read, is_inside};
 use crate::repair::Copy;
 use crate::{Damage, Extent, ExtentState, LogTail, MountError, Options, Store, VolumeId};
@@ -396,6 +398,11 @@ pub(crate) fn check_superblock(s: &Superblock, device_bytes: u64) -> Result<(), 
     }
     if s.next_volume.get() == 0 {
         return impossible("next volume id");
+    }
+    // Records are numbered from one on, and neither count comes near its end.
+    let (lsn, position) = (s.tail_lsn.get(), s.tail_position.get());
+    if lsn == 0 || lsn.max(position) > LOG_COUNT_MAX {
+        return impossible("tail of the log");
     }
     if s.device_bytes.get() > device_bytes {
         let needed = s.device_bytes.get();

@@ -158,6 +158,16 @@ pub enum Event {
         /// Bytes of the store's pool of extents.
         total_bytes: u64,
     },
+    /// Recovery found blocks of the log damaged that were durable once. Those that are still the
+    /// newest of their volume are lost, and are [`Event::Integrity`] reports of their own.
+    LogDamaged {
+        /// The number of the first record with such a block.
+        first: u64,
+        /// The number of the last.
+        last: u64,
+        /// How many blocks, overwritten ones among them.
+        blocks: u64,
+    },
     /// A metadata page is damaged: lost, or healed from its second copy.
     Metadata(store::Damage),
     /// The device failed the log, the map or the destager: the engine serves reads and refuses

@@ -103,6 +103,7 @@ mod layers;
 mod limits;
 mod line;
 mod lock;
+mod logdamage;
 mod op;
 mod opening;
 mod overlay;

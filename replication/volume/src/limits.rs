@@ -145,6 +145,10 @@ pub(crate) const WALK_STEPS_MAX: usize = 64;
 /// Changes that one step of [`crate::Engine::diff`] lists.
 pub const CHANGES_MAX: usize = 64;
 
+/// Damaged blocks of the log that recovery reports one by one; further ones are only counted, and
+/// reported when they are read or destaged.
+pub(crate) const LOG_DAMAGE_MAX: usize = 1024;
+
 /// Events kept for [`crate::Engine::poll_event`]; further integrity reports are only counted.
 pub const EVENTS_MAX: usize = 64;
 

@@ -16,6 +16,7 @@ use crate::limits::{
     ADMISSION_DEADLINE_NS, COPIES_MAX, DEVICE_DEADLINE_NS, IDLE_NS, OVERLAY_BLOCKS_MIN, RANGES_MAX,
     SCRUB_BYTES_PER_SECOND, SPACE_LOW_PERCENT,
 };
+use crate::logdamage::LogDamage;
 use crate::overlay::Overlay;
 use crate::replay::{Replayed, claim};
 use crate::reserve::Reserve;
@@ -187,6 +188,7 @@ impl Opening {
             marks: Marks::new(tail, blocks),
             replayed: 0,
             reserved: 0,
+            damage: LogDamage::default(),
             error: None,
         };
         let scan = Scan::new(config, tail, segment);
@@ -194,12 +196,13 @@ impl Opening {
     }
 
     fn finish(self, scanning: Scanning, head: Point) -> Result<Box<Core>, OpenError> {
-        let Scanning { mut store, config, tail, scan, mut replay } = scanning;
+        let Scanning { mut store, mut config, tail, scan, mut replay } = scanning;
         if let Some(error) = replay.error {
             return Err(error);
         }
         claim(&mut store, &replay.overlay, &mut replay.journal);
         replay.marks.push(head);
+        config.epoch = scan.next_epoch();
         let segment = scan.into_segment().ok_or(OpenError::NoBuffers)?;
         let pool = self.reserve.shared();
         // First what there must be, then as many of the others as there are.
@@ -227,6 +230,7 @@ impl Opening {
         if let Some(damage) = self.healed {
             core.report(Event::Metadata(damage));
         }
+        replay.damage.report(&mut core);
         Ok(core)
     }
 }
@@ -246,7 +250,9 @@ impl Scanning {
     fn step(&mut self) -> ScanStep {
         let Scanning { store, scan, replay, .. } = self;
         scan.step(|item| match item {
-            Replay::Record { lsn, record, payload } => replay.record(store, lsn.0, record, payload),
+            Replay::Record { lsn, record, payload, damaged } => {
+                replay.record(store, lsn.0, record, (payload, damaged));
+            }
             Replay::Boundary(point) => replay.marks.push(point),
         })
     }

@@ -14,6 +14,7 @@ use crate::error::OpenError;
 use crate::journal::{Entry, Journal, Kind, Marks};
 use crate::layers::{BARRIER_ID_END, Barrier, BarrierKind, Layers};
 use crate::limits::ZERO_BLOCKS_MAX;
+use crate::logdamage::{LogDamage, Spot};
 use crate::overlay::{Overlay, Place, Version, ZeroRange};
 use crate::write::EXTENT_BLOCKS;
 
@@ -25,13 +26,22 @@ pub(crate) struct Replayed {
     pub(crate) marks: Marks,
     pub(crate) replayed: u64,
     pub(crate) reserved: u64,
+    pub(crate) damage: LogDamage,
     pub(crate) error: Option<OpenError>,
 }
 
 impl Replayed {
-    /// Enters a record of the log as if it had just become durable.
-    pub(crate) fn record(&mut self, store: &mut Store, lsn: u64, record: Record<'_>, payload: u64) {
+    /// Enters a record of the log as if it had just become durable. Its payload is at a position,
+    /// and has a bit for each block that is damaged.
+    pub(crate) fn record(
+        &mut self,
+        store: &mut Store,
+        lsn: u64,
+        record: Record<'_>,
+        payload: (u64, u64),
+    ) {
         self.replayed += 1;
+        self.damage.note(lsn, payload.1);
         if let Err(what) = self.apply(store, lsn, record, payload) {
             self.error.get_or_insert(OpenError::Record { lsn, what });
         }
@@ -42,7 +52,7 @@ impl Replayed {
         store: &mut Store,
         lsn: u64,
         record: Record<'_>,
-        payload: u64,
+        payload: (u64, u64),
     ) -> Result<(), &'static str> {
         match record {
             // None of these changes anything when the catalog has, or had, the node already.
@@ -92,7 +102,7 @@ impl Replayed {
         store: &Store,
         lsn: u64,
         record: Record<'_>,
-        payload: u64,
+        payload: (u64, u64),
     ) -> Result<(), &'static str> {
         let (Record::Write { volume, .. }
         | Record::Direct { volume, .. }
@@ -107,6 +117,7 @@ impl Replayed {
         let entry = |block, blocks, kind| Entry { lsn, volume, layer, block, blocks, kind };
         match record {
             Record::Write { block, crcs, .. } => {
+                let (payload, damaged) = payload;
                 let blocks = crcs.len() as u64;
                 self.check(store, volume, block, blocks)?;
                 for (index, &crc) in (0u64..).zip(crcs) {
@@ -114,6 +125,8 @@ impl Replayed {
                     self.enter(layer, block + index, Version { lsn, place, crc, reserved: true });
                 }
                 self.journal.push(entry(block, blocks, Kind::Write { position: payload }));
+                let first = Spot { lsn, volume, layer, block, position: payload };
+                self.damage.entered(first, damaged);
             }
             Record::Direct { block, extent, crcs, .. } => {
                 let blocks = crcs.len() as u64;

@@ -249,12 +249,27 @@ fn rotten_data_without_another_copy_stays_an_error_and_is_named() {
 }
 
 #[test]
-fn damaged_log_is_refused_unless_it_is_the_torn_end() {
+fn damaged_block_of_the_log_costs_that_block_and_nothing_else() {
     let (image, id) = image();
-    let body = |lba: u64| find(&image, |bytes| bytes == block(lba));
-    let first = body(LOGGED[0]);
-    for at in [first + 7, first - 4096 + 9, first - 4096 + 200] {
-        let answer = ask(rot(&image, &[at]), id, None);
+    let data = find(&image, |bytes| bytes == block(LOGGED[0]));
+    let text = format!("{} Integrity, healed 0", LOGGED[0]);
+    // It goes to its extent with the checksum that it should have: the last check finds it there.
+    let expected = answers("open, healed 0", &text, "found 0, healed 0", "found 0", 1);
+    assert_eq!(ask(rot(&image, &[data + 7]), id, None), expected);
+}
+
+#[test]
+fn lost_header_of_the_log_is_refused_unless_it_is_the_torn_end() {
+    let (image, id) = image();
+    let header = |lba: u64| find(&image, |bytes| bytes == block(lba)) - 4096;
+    for at in [9, 200] {
+        let answer = ask(rot(&image, &[header(LOGGED[0]) + at]), id, None);
         assert_eq!(answer.open, "refused: log", "byte {at}");
+    }
+    // Nothing says that the last group was durable: it looks like one that was being written.
+    for at in [9, 200, 4096 + 7] {
+        let answer = ask(rot(&image, &[header(LOGGED[1]) + at]), id, None);
+        assert_eq!(answer.open, "open, healed 0", "byte {at}");
+        assert_eq!(answer.reads, format!("{} gone, healed 0", LOGGED[1]), "byte {at}");
     }
 }

@@ -138,17 +138,57 @@ fn block_that_rots_in_the_log_is_never_returned_even_after_destaging() {
 }
 
 #[test]
-fn corrupt_interior_of_the_log_refuses_to_open() {
+fn damaged_payload_in_the_log_is_named_and_the_rest_is_served() {
+    let (mut rig, mut queue, id) = rig_with_volume(24, 8 * MIB, 4096);
+    let many: Vec<u8> = (10..18).flat_map(block).collect();
+    assert_eq!(rig.write(&mut queue, 10, &many), Status::Ok);
+    for lba in [1, 2, 12, 3] {
+        assert_eq!(rig.write(&mut queue, lba, &block(lba + 20 * (lba / 10))), Status::Ok);
+    }
+    let mut image = rig.disk.crash();
+    let places = [1, 12, 15].map(|seed| find(&image, &block(seed))[0]);
+    places.iter().for_each(|&place| image.flip(place + 99, 1));
+    let mut rig = Rig::open(image, FaultPlan::power_cuts(2), &options()).unwrap();
+    rig.turn();
+    // Block 12 was written again: nothing is lost with its first version.
+    let lost = |block, byte| Event::Integrity { volume: id, block, place: Damaged::Log, byte };
+    let Event::LogDamaged { first, last, blocks: 3 } = rig.events[0] else {
+        panic!("{:?}", rig.events)
+    };
+    assert_eq!(last - first, 1, "the records of the first two writes");
+    assert_eq!(rig.events[1..], [lost(15, places[2]), lost(1, places[0])]);
+    assert_eq!(rig.engine.borrow().stats().integrity_errors, 2);
+
+    let mut queue = rig.queue(id, 4);
+    for settled in [false, true] {
+        for lba in (10..18).chain([1, 2, 3]) {
+            let read = rig.read(&mut queue, lba, 1);
+            match lba {
+                1 | 15 => assert_eq!(read, Err(Status::Integrity), "{lba}"),
+                12 => assert_eq!(read, Ok(block(32))),
+                _ => assert_eq!(read, Ok(block(lba)), "{lba}"),
+            }
+        }
+        if !settled {
+            settle(&mut rig);
+        }
+    }
+    assert_eq!(rig.write(&mut queue, 15, &block(15)), Status::Ok);
+    assert_eq!(rig.read(&mut queue, 15, 1), Ok(block(15)), "overwriting heals");
+}
+
+#[test]
+fn lost_header_in_the_log_refuses_to_open() {
     let (mut rig, mut queue, _) = rig_with_volume(24, 8 * MIB, 4096);
     for lba in 0..4 {
         assert_eq!(rig.write(&mut queue, lba, &block(lba)), Status::Ok);
     }
     let mut image = rig.disk.crash();
-    let place = find(&image, &block(1))[0];
+    let place = find(&image, &block(1))[0] - 4096;
     image.flip(place, 1);
     match Rig::open(image, FaultPlan::reliable(1), &options()) {
-        Err(OpenError::Log(wal::ScanError::Corrupt { first, next, .. })) => {
-            assert!(first < next);
+        Err(OpenError::Log(wal::ScanError::Corrupt { first, next, byte })) => {
+            assert_eq!((next.0 - first.0, byte), (1, place));
         }
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("an acknowledged write was dropped silently"),

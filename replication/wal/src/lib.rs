@@ -18,16 +18,18 @@
 //!
 //! **Recovery** ([`Scan`]) walks the groups from the tail that the superblock names. A group counts
 //! when its magic, store, position, CRC, LSN, epoch and *chain value* (the CRC of the group before
-//! it) are right and every payload block matches its CRC. At the first that does not, the rest of
-//! the ring is searched: a later group that says the missing record *was durable* proves interior
-//! corruption, which is an error with its LSN range; otherwise it is a torn tail and is cut there.
-//! The chain value makes the remains of earlier laps and earlier incarnations unreplayable.
+//! it) are right and every payload block matches its CRC. Where one does not, what later headers
+//! say *was durable* tells damage from a torn tail. Of a group with a right header that was durable
+//! all records are replayed, and the damaged blocks named; a missing header whose records were
+//! durable is an error with their LSN range; otherwise the log is cut there, and the block at the
+//! cut is zeroed so that what lies there never comes to life. The chain value makes the remains of
+//! earlier laps and earlier incarnations unreplayable.
 //!
 //! **What it deliberately is not.** It does not know what a record means for a volume, keeps no
 //! index of what it holds, and decides nothing about when to trim. It has no clock.
 //!
-//! One damage looks like a torn tail: rot in the very last durable group, when nothing was appended
-//! after it. The engine keeps that window short by checkpointing when it is idle.
+//! One damage looks like a torn tail: rot in the last durable groups, when no later header says so
+//! (`docs/adr/0074-*`). The engine keeps that window short by checkpointing when it is idle.
 //!
 //! The bytes are specified in `docs/formats/log.md`.
 //!
@@ -66,6 +68,7 @@
 
 #![forbid(unsafe_code)]
 
+mod group;
 mod layout;
 mod limits;
 mod point;

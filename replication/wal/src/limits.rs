@@ -25,6 +25,12 @@ pub const REQUESTS_MAX: usize = GROUPS_MAX + 1;
 /// A ring holds at least this many of the largest groups, so that at most one skip is in flight.
 pub const RING_GROUPS_MIN: u64 = 8;
 
+/// Groups behind a damaged one whose headers recovery asks whether it was durable. Each says so
+/// unless it was sealed while the damaged one was in flight: [`GROUPS_MAX`] at most, skips
+/// included. Beyond it the log counts as torn there, unless a header anywhere in the ring proves
+/// otherwise: then recovery fails.
+pub(crate) const PROOF_GROUPS_MAX: u32 = 16;
+
 /// Payload blocks at which a group is sealed although another is still being written. Below it
 /// the group waits for company: each group costs a header block, 1/16 at this size.
 pub(crate) const SEAL_BLOCKS: usize = 16;
@@ -37,5 +43,6 @@ pub const TAG_CLASS: u32 = 1;
 
 const _: () = assert!(RECORD_BLOCKS_MAX * 4 <= 4096 - 96 - 32);
 const _: () = assert!(RECORD_BODY_MAX.is_multiple_of(4));
+const _: () = assert!(PROOF_GROUPS_MAX as usize > GROUPS_MAX + 1);
 // One skip at most among the groups in flight.
 const _: () = assert!(RING_GROUPS_MIN > GROUPS_MAX as u64 + 1);

@@ -158,6 +158,9 @@ fn unknown_features_and_impossible_layouts_are_refused() {
     assert_eq!(refused(104, &[83]), MountError::Geometry { what: "area of extents" });
     assert_eq!(refused(88, &[1]), MountError::Geometry { what: "log region" });
     assert_eq!(refused(232, &[0]), MountError::Geometry { what: "next volume id" });
+    assert_eq!(refused(128, &[0]), MountError::Geometry { what: "tail of the log" });
+    assert_eq!(refused(127, &[17]), MountError::Geometry { what: "tail of the log" });
+    assert_eq!(refused(135, &[17]), MountError::Geometry { what: "tail of the log" });
     assert!(mount(&patch(&disk, 16, &[1]), &pool, 64).is_ok(), "compat bits may be ignored");
     let smaller = Disk::from_image(4096, disk.view()[..SMALLEST - EXTENT].to_vec());
     let (found, needed) = ((SMALLEST - EXTENT) as u64, SMALLEST as u64);
