@@ -87,6 +87,20 @@ pub enum Planted {
     TornIsDamage,
     /// Deallocate and write zeroes change nothing.
     ZeroNotLogged,
+    /// A clone writes into extents that it shares with its snapshot.
+    CloneInPlace,
+    /// A deleted snapshot gives back what a child of it still has.
+    DeleteFreesShared,
+    /// A difference leaves out every eighth extent.
+    DiffForgets,
+    /// A restore waits for no request, and none waits for it.
+    RestoreBesideIo,
+    /// What was overwritten after a snapshot is not brought into the map for it.
+    SnapshotMissesWrite,
+    /// A snapshot in the log is read with what was written after it.
+    SnapshotSeesLater,
+    /// A compare-and-write keeps nobody away between comparing and writing.
+    SwapUnlocked,
 }
 
 impl Planted {
@@ -132,6 +146,13 @@ impl Planted {
         Planted::WriterForgotten,
         Planted::TornIsDamage,
         Planted::ZeroNotLogged,
+        Planted::CloneInPlace,
+        Planted::DeleteFreesShared,
+        Planted::DiffForgets,
+        Planted::RestoreBesideIo,
+        Planted::SnapshotMissesWrite,
+        Planted::SnapshotSeesLater,
+        Planted::SwapUnlocked,
     ];
 }
 

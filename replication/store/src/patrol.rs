@@ -458,7 +458,7 @@ impl Store {
 
     /// Both copies were looked at.
     fn end_visit(&mut self, visit: &Visit) {
-        if matches!(self.patrol.mode, Mode::Off) {
+        if matches!(self.patrol.mode, Mode::Off) || self.is_gone(visit.node) {
             return;
         }
         let bad = |copy: Copy| match visit.copies[usize::from(copy == Copy::Second)] {
@@ -485,6 +485,13 @@ impl Store {
         } else {
             self.mend(visit.node, visit.ptr, copy, fault);
         }
+    }
+
+    /// True when the node of a tree was forgotten while its page was read: what was its own is free,
+    /// and what family the page should name is not known any more.
+    fn is_gone(&self, node: NodeId) -> bool {
+        let in_tree = node.owner != 0 && matches!(node.kind(), Kind::Inner | Kind::Leaf);
+        in_tree && self.catalog.slot(VolumeId(node.owner)).is_none()
     }
 
     /// The next page to look at; the position moves on.

@@ -295,7 +295,8 @@ impl Store {
         let entries = self.cache.page(frame).leaf().entries;
         let goes = |i: usize| hands_over || kept >> i & 1 == 0;
         let released = |i: usize| {
-            let owned = entries[i].birth() > bound && kept >> i & 1 == 0;
+            let kept = kept >> i & 1 == 1 && !bdev::planted(bdev::Planted::DeleteFreesShared);
+            let owned = entries[i].birth() > bound && !kept;
             entries[i].extent().filter(|_| owned && !(hands_over && several))
         };
         let mut all = (0..LEAF_ENTRIES).filter_map(released);

@@ -80,7 +80,8 @@ impl Core {
         let mapped = entry.extent().is_some();
         let shared = mapped
             && !self.store.is_owned(volume, index, entry)
-            && !bdev::planted(bdev::Planted::SharedInPlace);
+            && !bdev::planted(bdev::Planted::SharedInPlace)
+            && !(bdev::planted(bdev::Planted::CloneInPlace) && self.is_clone(volume));
         let mut old = None;
         if shared {
             let kept = kept_blocks(group, entry);
@@ -116,6 +117,11 @@ impl Core {
             }
         }
         Ok(fresh)
+    }
+
+    /// Only asked for the sake of a planted bug.
+    fn is_clone(&self, volume: VolumeId) -> bool {
+        self.store.volume(volume).is_some_and(|record| record.origin_snapshot().is_some())
     }
 
     /// The extent of an entry fell out of the map: it is given back, unless somebody shares it.

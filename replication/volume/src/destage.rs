@@ -229,7 +229,10 @@ impl Core {
         for index in 0..entry.blocks {
             let Entry { volume, layer, lsn, .. } = *entry;
             let block = entry.block + index;
-            if !alive || !self.is_newest(layer, block, lsn) {
+            let missed = bdev::planted(bdev::Planted::SnapshotMissesWrite)
+                && self.layers.newest(volume) != layer
+                && self.overlay.find_block(self.layers.newest(volume), block).is_some();
+            if !alive || missed || !self.is_newest(layer, block, lsn) {
                 if self.overlay.unreserve(layer, block, lsn) {
                     self.unreserve(layer, block);
                 }

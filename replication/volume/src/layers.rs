@@ -122,7 +122,8 @@ impl Layers {
             Some(barrier) if barrier.materialised => return chain,
             Some(barrier) => {
                 chain.tree = barrier.volume;
-                barrier.closed
+                let later = bdev::planted(bdev::Planted::SnapshotSeesLater);
+                if later { barrier.layer() } else { barrier.closed }
             }
             None => self.newest(node),
         };

@@ -84,7 +84,10 @@ impl Bare {
             let event = engine.borrow_mut().poll_event();
             let Some(event) = event else { return Ok(worked) };
             worked = true;
-            let Event::Control { token, result } = event else { continue };
+            let Event::Control { token, result } = event else {
+                self.trace(|| format!("{event:?}"));
+                continue;
+            };
             let at = self.ledger.tick();
             let (operator, mut site) = self.at_work(engine);
             let asked = format!("{:?}", operator.asked);

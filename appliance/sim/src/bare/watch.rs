@@ -137,15 +137,15 @@ fn verify(walk: &DiffWalk, known: &Known, history: &History) -> Result<(), Strin
         let holds = |change: &&Change| (change.start..change.start + change.bytes).contains(&start);
         let mut named = walk.changes.iter().filter(holds);
         let (change, twice) = (named.next(), named.next());
-        let range = extent * per_extent..((extent + 1) * per_extent).min(blocks);
         let mut same = true;
-        for block in range {
+        // Of the last extent, what is behind the end of this snapshot counts for the other one.
+        for block in extent * per_extent..(extent + 1) * per_extent {
             let compared = match walk.base {
                 Some(base) => history.compare(base, walk.of, block),
                 None => history.compare_to_nothing(walk.of, block),
             };
             same &= compared == Compared::Same;
-            let missing = compared == Compared::Differs && change.is_none();
+            let missing = compared == Compared::Differs && change.is_none() && block < blocks;
             let cleared = change.is_some_and(|change| change.kind == ChangeKind::Cleared)
                 && !history.may_be_zero(walk.of, block);
             if missing || cleared {
