@@ -1,5 +1,6 @@
 //! The crash proof: the production engine on a disk that loses, tears and reorders whatever was not
-//! made durable, cut before every write of random workloads.
+//! made durable, cut before every write of random workloads: hosts with requests in flight, and
+//! snapshots, clones, restores and deletions meanwhile.
 //!
 //! `FUZZ_SEED` is the first seed, `FUZZ_ROUNDS` how many, `CRASH_POINTS` how many cuts of each run
 //! are tried (all, when larger than the run).
@@ -11,6 +12,7 @@ mod support;
 use bdev::Rng;
 use bdev_sim::{CrashPoint, FaultPlan, Image, SimDisk};
 use store::Finding;
+use support::marks::Marks;
 use support::model::VolumeModel;
 use support::workload::{Guest, Workload};
 use support::{Rig, env, options};
@@ -30,30 +32,44 @@ fn plan(seed: u64) -> FaultPlan {
     }
 }
 
-/// Runs a workload and returns every moment at which the power may fail.
-fn run(rig: &mut Rig, workload: &mut Workload, ops: u32) -> Vec<CrashPoint> {
+/// What must be there after a cut.
+#[derive(Clone)]
+struct Truth {
+    models: Vec<VolumeModel>,
+    guests: Vec<Guest>,
+    marks: Marks,
+}
+
+impl Truth {
+    /// Reads everything; then knows what is there, and no more.
+    fn verify(&mut self, rig: &mut Rig, cut: u64) -> Result<(), String> {
+        Workload::verify_guests(rig, &self.guests, cut)?;
+        let before = self.models.clone();
+        Workload::verify(rig, &mut self.models, cut)?;
+        self.marks.verify(rig, &before, cut)
+    }
+}
+
+/// Runs a workload: every moment at which the power may fail, and what is true then.
+fn run(rig: &mut Rig, workload: &mut Workload, ops: u32) -> (Vec<CrashPoint>, Truth) {
     rig.disk.record_crash_points();
     workload.run(rig, ops);
-    rig.disk.take_crash_points()
+    let points = rig.disk.take_crash_points();
+    let (models, guests) = (workload.models(), workload.guests());
+    workload.marks.observe_all(rig, &workload.targets);
+    (points, Truth { models, guests, marks: workload.marks.clone() })
 }
 
 /// Checks one outcome of one power cut: the map, then every sector, then the map again.
-fn check_cut(
-    image: Image,
-    models: &[VolumeModel],
-    guests: &[Guest],
-    cut: u64,
-    seed: u64,
-) -> Result<(), String> {
+fn check_cut(image: Image, truth: &Truth, cut: u64, seed: u64) -> Result<(), String> {
     let report = Rig::check(image.clone(), false);
     let serious = |finding: &&Finding| !matches!(finding, Finding::Superblock { .. });
     if let Some(finding) = report.findings.iter().find(serious) {
         return Err(format!("right after the cut: {finding}"));
     }
-    let mut models = models.to_vec();
+    let mut truth = truth.clone();
     let mut rig = open_through_cuts(image, seed)?;
-    Workload::verify_guests(&rig, guests, cut)?;
-    Workload::verify(&mut rig, &mut models, cut)?;
+    truth.verify(&mut rig, cut)?;
     rig.close();
     let report = Rig::check(rig.disk.image(), true);
     if let Some(finding) = report.findings.first() {
@@ -64,7 +80,8 @@ fn check_cut(
     if rig.engine.borrow().stats().replayed_records > 0 {
         return Err("a clean shutdown left records in the log".to_owned());
     }
-    Workload::verify(&mut rig, &mut models, 0)
+    truth.guests.clear();
+    truth.verify(&mut rig, 0)
 }
 
 /// Opens the store; sometimes the power fails during recovery too, and again.
@@ -84,15 +101,15 @@ fn open_through_cuts(mut image: Image, seed: u64) -> Result<Rig, String> {
     Rig::open(image, plan(seed), &options()).map_err(|error| error.to_string())
 }
 
-fn survive(seed: u64, points_max: u64, ops: u32) {
+/// How many snapshots, clones, restores and deletions there were.
+fn survive(seed: u64, points_max: u64, ops: u32) -> [u64; 5] {
     let label = format!("FUZZ_SEED={seed} FUZZ_ROUNDS=1 cargo nextest run -p volume crash");
     let mut rng = Rng::new(seed).fork("points");
     let disk = SimDisk::new(4096, disk_blocks(seed), plan(seed));
     let mut rig = Rig::create(disk, LOG_BYTES, &options());
     let mut workload = Workload::create(&mut rig, seed, &label);
     for life in 0..3 {
-        let points = run(&mut rig, &mut workload, ops);
-        let (models, guests) = (workload.models(), workload.guests());
+        let (points, mut truth) = run(&mut rig, &mut workload, ops);
         let total = points.len() as u64;
         for (index, point) in (0u64..).zip(&points) {
             if !rng.chance(points_max, total.max(1)) {
@@ -104,27 +121,32 @@ fn survive(seed: u64, points_max: u64, ops: u32) {
                 1 => point.image_with_everything(),
                 _ => point.image(outcome),
             };
-            if let Err(what) = check_cut(image, &models, &guests, point.boundary, outcome) {
+            if let Err(what) = check_cut(image, &truth, point.boundary, outcome) {
                 panic!("{label}: life {life}, cut {index} of {total}: {what}");
             }
         }
         // The next life begins in one of the crashes.
-        let Some(at) = rng.index(points.len()) else { return };
+        let at = rng.index(points.len()).expect("a workload writes");
         let image = points[at].image(rng.next_u64());
         let cut = points[at].boundary;
-        let mut models = models;
         drop(workload);
         rig = Rig::open(image, plan(seed), &options()).unwrap_or_else(|e| panic!("{label}: {e}"));
-        Workload::verify(&mut rig, &mut models, cut).unwrap_or_else(|e| panic!("{label}: {e}"));
-        workload = Workload::reopen(&rig, models, seed + 1000 * (life + 1), &label);
+        truth.verify(&mut rig, cut).unwrap_or_else(|e| panic!("{label}: {e}"));
+        let Truth { models, marks, .. } = truth;
+        workload = Workload::reopen(&rig, models, marks, seed + 1000 * (life + 1), &label);
     }
+    workload.marks.done
 }
 
 #[test]
 fn every_acknowledged_write_survives_a_crash_at_any_write() {
     let (seed, rounds) = (env("FUZZ_SEED", 1), env("FUZZ_ROUNDS", 3));
     let points = env("CRASH_POINTS", 3);
+    let mut done = [0; 5];
     for seed in seed..seed + rounds {
-        survive(seed, points, 250);
+        let more = survive(seed, points, 250);
+        done = std::array::from_fn(|kind| done[kind] + more[kind]);
     }
+    assert!(rounds < 3 || done.iter().all(|done| *done > 0), "{done:?}");
+    println!("{done:?} snapshots, clones, restores, deletions");
 }

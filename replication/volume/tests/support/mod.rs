@@ -4,6 +4,7 @@
 
 pub(crate) mod faulty;
 pub(crate) mod forest;
+pub(crate) mod marks;
 pub(crate) mod model;
 pub(crate) mod workload;
 

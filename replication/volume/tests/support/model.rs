@@ -26,19 +26,106 @@ pub(crate) struct Write {
     pub(crate) acknowledged: Option<u64>,
 }
 
+/// When something came and went, in disk writes that had begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) begun: u64,
+    pub(crate) created: Option<u64>,
+    pub(crate) delete_begun: Option<u64>,
+    pub(crate) deleted: Option<u64>,
+}
+
+impl Life {
+    /// Of what is being created from now on.
+    pub(crate) fn begin(now: u64) -> Life {
+        Life { begun: now, ..Life::default() }
+    }
+
+    /// Of what is there.
+    pub(crate) fn lasting() -> Life {
+        Life { created: Some(0), ..Life::default() }
+    }
+
+    /// It is there, and nobody is about to delete it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.created.is_some() && self.delete_begun.is_none()
+    }
+
+    /// Whether it may be there, or be gone, after a power cut before disk write `cut`.
+    pub(crate) fn judge(&self, there: bool, cut: u64) -> Result<(), String> {
+        let by = |at: Option<u64>| at.is_some_and(|at| at <= cut);
+        let must = by(self.created) && !by(self.delete_begun);
+        let never = by(self.deleted) || self.begun > cut;
+        match (must && !there) || (never && there) {
+            true => Err(format!("there: {there}, cut {cut}, {self:?}")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A volume was made what a snapshot holds.
+#[derive(Clone, Debug)]
+struct Restore {
+    stamps: Vec<u64>,
+    submitted: u64,
+    acknowledged: Option<u64>,
+}
+
 /// A volume.
 #[derive(Clone, Debug)]
 pub(crate) struct VolumeModel {
+    pub(crate) name: String,
+    /// The same for a volume and its clones: contents follow from it.
     pub(crate) number: u64,
+    pub(crate) block_bytes: u32,
+    pub(crate) life: Life,
     pub(crate) sectors: Vec<Vec<Version>>,
     pub(crate) writes: Vec<Write>,
+    restores: Vec<Restore>,
 }
 
 impl VolumeModel {
-    pub(crate) fn new(number: u64, bytes: u64) -> VolumeModel {
+    pub(crate) fn new(number: u64, bytes: u64, block_bytes: u32) -> VolumeModel {
         let start = Version { stamp: 0, submitted: 0, acknowledged: Some(0), refused: false };
-        let sectors = usize::try_from(bytes).unwrap() / SECTOR;
-        VolumeModel { number, sectors: vec![vec![start]; sectors], writes: Vec::new() }
+        let sectors = vec![vec![start]; usize::try_from(bytes).unwrap() / SECTOR];
+        let (name, life) = (format!("v{number}"), Life::lasting());
+        let (writes, restores) = (Vec::new(), Vec::new());
+        VolumeModel { name, number, block_bytes, life, sectors, writes, restores }
+    }
+
+    /// A clone of a snapshot of this volume that holds these stamps.
+    pub(crate) fn clone_of(&self, name: &str, stamps: &[u64], now: u64) -> VolumeModel {
+        let mut model = self.clone();
+        model.reset(stamps);
+        VolumeModel { name: name.to_owned(), life: Life::begin(now), ..model }
+    }
+
+    /// The volume is about to become what a snapshot holds.
+    pub(crate) fn begin_restore(&mut self, stamps: &[u64], now: u64) {
+        for (sector, &stamp) in self.sectors.iter_mut().zip(stamps) {
+            let (submitted, acknowledged, refused) = (now, None, false);
+            sector.push(Version { stamp, submitted, acknowledged, refused });
+        }
+        let (stamps, submitted, acknowledged) = (stamps.to_vec(), now, None);
+        self.restores.push(Restore { stamps, submitted, acknowledged });
+    }
+
+    /// It has. Nothing was submitted since it began.
+    pub(crate) fn end_restore(&mut self, now: u64) {
+        self.restores.last_mut().unwrap().acknowledged = Some(now);
+        for sector in &mut self.sectors {
+            sector.last_mut().unwrap().acknowledged = Some(now);
+        }
+    }
+
+    /// The versions that a write made.
+    fn versions_of(&mut self, write: usize) -> impl Iterator<Item = &mut Version> {
+        let Write { start, end, stamp, submitted, .. } = self.writes[write];
+        let mine = move |v: &&mut Version| {
+            (v.stamp, v.submitted) == (stamp, submitted) && v.acknowledged.is_none() && !v.refused
+        };
+        let sectors = self.sectors[start..end].iter_mut();
+        sectors.map(move |sector| sector.iter_mut().find(mine).expect("it was begun"))
     }
 
     /// A write begins. Returns its index.
@@ -53,18 +140,12 @@ impl VolumeModel {
     }
 
     pub(crate) fn acknowledge(&mut self, write: usize, now: u64) {
-        let Write { start, end, .. } = self.writes[write];
         self.writes[write].acknowledged = Some(now);
-        for sector in &mut self.sectors[start..end] {
-            sector.last_mut().unwrap().acknowledged = Some(now);
-        }
+        self.versions_of(write).for_each(|version| version.acknowledged = Some(now));
     }
 
     pub(crate) fn refuse(&mut self, write: usize) {
-        let Write { start, end, .. } = self.writes[write];
-        for sector in &mut self.sectors[start..end] {
-            sector.last_mut().unwrap().refused = true;
-        }
+        self.versions_of(write).for_each(|version| version.refused = true);
     }
 
     /// True while a write to one of these sectors is in flight.
@@ -100,23 +181,87 @@ impl VolumeModel {
     /// Compares what was read after a power cut before disk write `cut` with what is allowed.
     pub(crate) fn check_after_cut(&self, read: &[u8], cut: u64) -> Result<Vec<u64>, String> {
         let mut seen = Vec::with_capacity(self.sectors.len());
-        for (sector, bytes) in read.chunks_exact(SECTOR).enumerate() {
-            let place = format!("volume {} sector {sector}", self.number);
-            let stamp = self.stamp_of(sector, bytes).ok_or(format!("{place}: garbage"))?;
+        for (sector, stamp) in self.stamps(read)?.into_iter().enumerate() {
             let base = self.base(sector, cut);
             let allowed = &self.sectors[sector][base..];
             if !allowed.iter().any(|v| v.stamp == stamp && v.submitted <= cut) {
+                let place = format!("volume {} sector {sector}", self.name);
                 return Err(format!("{place}: stamp {stamp}, allowed {allowed:?}, cut {cut}"));
             }
             seen.push(stamp);
         }
-        self.check_blocks(&seen, cut)?;
+        self.check_blocks(&seen, cut, cut)?;
+        self.check_restores(&seen, cut)?;
         Ok(seen)
     }
 
+    /// The stamps of what was read of the whole volume.
+    pub(crate) fn stamps(&self, read: &[u8]) -> Result<Vec<u64>, String> {
+        let stamp = |(sector, bytes): (usize, &[u8])| {
+            let stamp = self.stamp_of(sector, bytes);
+            stamp.ok_or(format!("volume {} sector {sector}: garbage", self.name))
+        };
+        read.chunks_exact(SECTOR).enumerate().map(stamp).collect()
+    }
+
+    /// Whether a snapshot that was begun and there at these moments may hold this. The moment of
+    /// the newest write that it has: none may be missing that was acknowledged before.
+    pub(crate) fn check_snapshot(&self, seen: &[u64], begun: u64, by: u64) -> Result<u64, String> {
+        let mut newest = 0;
+        for (sector, &stamp) in seen.iter().enumerate() {
+            let base = self.base(sector, begun);
+            let allowed = &self.sectors[sector][base..];
+            let version = allowed.iter().find(|v| v.stamp == stamp && v.submitted <= by);
+            let Some(version) = version else {
+                let place = format!("volume {} sector {sector}", self.name);
+                return Err(format!("{place}: stamp {stamp}, allowed {allowed:?}, {begun}..{by}"));
+            };
+            newest = newest.max(version.submitted);
+        }
+        self.check_blocks(seen, begun, by)?;
+        Ok(newest)
+    }
+
+    /// Whether all is in a snapshot that was acknowledged before this moment.
+    pub(crate) fn check_has_all_before(&self, seen: &[u64], moment: u64) -> Result<(), String> {
+        for (sector, &stamp) in seen.iter().enumerate() {
+            let base = self.base(sector, moment.saturating_sub(1));
+            if !self.sectors[sector][base..].iter().any(|version| version.stamp == stamp) {
+                let name = &self.name;
+                return Err(format!("volume {name} sector {sector}: older than before {moment}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A restore is there for the whole volume or for none of it.
+    fn check_restores(&self, seen: &[u64], cut: u64) -> Result<(), String> {
+        let open = |r: &&Restore| r.submitted <= cut && r.acknowledged.is_none_or(|at| at > cut);
+        for restore in self.restores.iter().filter(open) {
+            let mut verdicts = (0..seen.len()).filter_map(|sector| {
+                let (versions, stamp) = (&self.sectors[sector], restore.stamps[sector]);
+                let mine = |v: &Version| (v.stamp, v.submitted) == (stamp, restore.submitted);
+                let at = versions.iter().rposition(mine)?;
+                let base = self.base(sector, cut).min(at);
+                let is_seen =
+                    |versions: &[Version]| versions.iter().any(|v| v.stamp == seen[sector]);
+                match (is_seen(&versions[base..at]), is_seen(&versions[at..])) {
+                    (before, after) if before == after => None,
+                    (_, after) => Some(after),
+                }
+            });
+            let first = verdicts.next();
+            if verdicts.any(|verdict| Some(verdict) != first) {
+                return Err(format!("volume {}: half a restore, cut {cut}", self.name));
+            }
+        }
+        Ok(())
+    }
+
     /// A write of up to 64 KiB is there whole or not at all, each block of a longer one as well.
-    fn check_blocks(&self, seen: &[u64], cut: u64) -> Result<(), String> {
-        let open = |w: &&Write| w.submitted <= cut && w.acknowledged.is_none_or(|at| at > cut);
+    /// Those count that were under way between the two.
+    fn check_blocks(&self, seen: &[u64], from: u64, to: u64) -> Result<(), String> {
+        let open = |w: &&Write| w.submitted <= to && w.acknowledged.is_none_or(|at| at > from);
         for write in self.writes.iter().filter(open) {
             let mut sector = write.start;
             while sector < write.end {
@@ -126,8 +271,8 @@ impl VolumeModel {
                 let mut verdicts = (sector..end).filter_map(|s| self.verdict(s, write, seen[s]));
                 let first = verdicts.next();
                 if verdicts.any(|verdict| Some(verdict) != first) {
-                    let number = self.number;
-                    return Err(format!("volume {number} sector {sector}: {write:?} is torn"));
+                    let name = &self.name;
+                    return Err(format!("volume {name} sector {sector}: {write:?} is torn"));
                 }
                 sector = end;
             }
@@ -141,13 +286,11 @@ impl VolumeModel {
         let at = versions
             .iter()
             .position(|v| v.stamp == write.stamp && v.submitted == write.submitted)?;
-        let before = versions.get(at.checked_sub(1)?)?.stamp;
-        if before == write.stamp {
-            return None;
-        }
-        match seen {
-            stamp if stamp == write.stamp => Some(true),
-            stamp if stamp == before => Some(false),
+        let is_seen = |versions: &[Version]| versions.iter().any(|v| v.stamp == seen);
+        // A restore, or a later write of zeroes, may have brought back what was there before.
+        match (is_seen(&versions[..at]), seen == write.stamp, is_seen(&versions[at + 1..])) {
+            (false, true, false) => Some(true),
+            (true, false, false) => Some(false),
             _ => None,
         }
     }
@@ -160,5 +303,7 @@ impl VolumeModel {
             sector.push(Version { stamp, submitted, acknowledged, refused });
         }
         self.writes.clear();
+        self.restores.clear();
+        self.life = Life::lasting();
     }
 }

@@ -4,7 +4,8 @@ use bdev::{Completion, Data, Fifo, Lba, Op, Queue, Request, Rng, Status, Tag};
 use volume::{Event, NewVolume, Token, VolumeId, VolumeQueue};
 
 use super::Rig;
-use super::model::{SECTOR, VolumeModel};
+use super::marks::Marks;
+use super::model::{Life, SECTOR, VolumeModel};
 
 /// Volumes under test: size in bytes and bytes in a logical block.
 pub(crate) const VOLUMES: [(u64, u32); 3] = [(1 << 20, 4096), (512 << 10, 512), (768 << 10, 4096)];
@@ -14,10 +15,11 @@ const DEPTH: u32 = 8;
 
 /// A volume with its model and what is in flight.
 pub(crate) struct Target {
-    pub(crate) id: VolumeId,
-    pub(crate) queue: VolumeQueue,
+    /// None while it is created or deleted.
+    pub(crate) open: Option<(VolumeId, VolumeQueue)>,
     pub(crate) model: VolumeModel,
-    block_bytes: usize,
+    /// Nothing is submitted: it is restored, or about to go.
+    pub(crate) rests: bool,
     flights: Vec<Option<Flight>>,
 }
 
@@ -27,10 +29,7 @@ pub(crate) struct Guest {
     name: String,
     stage: Stage,
     token: Option<Token>,
-    /// Disk writes that had begun when the stage was reached for sure.
-    created: Option<u64>,
-    delete_begun: Option<u64>,
-    deleted: Option<u64>,
+    life: Life,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ pub(crate) struct Workload {
     pub(crate) targets: Vec<Target>,
     /// Volumes that come and go beside the others.
     guests: Vec<Guest>,
+    /// Snapshots, and what is made of them.
+    pub(crate) marks: Marks,
     pub(crate) rng: Rng,
     next_stamp: u64,
     label: String,
@@ -65,33 +66,34 @@ impl Workload {
     pub(crate) fn create(rig: &mut Rig, seed: u64, label: &str) -> Workload {
         let mut targets = Vec::new();
         for (number, (bytes, block_bytes)) in (1u64..).zip(VOLUMES) {
-            let id = rig.create_volume(&format!("v{number}"), bytes, block_bytes);
-            let model = VolumeModel::new(number, bytes);
-            targets.push(Target::new(rig, id, model, block_bytes));
+            let model = VolumeModel::new(number, bytes, block_bytes);
+            rig.create_volume(&model.name, bytes, block_bytes);
+            targets.push(Target::new(rig, model));
         }
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
-        Workload { targets, guests: Vec::new(), rng, next_stamp: 1, label, tolerant: false }
+        let (guests, marks) = (Vec::new(), Marks::default());
+        Workload { targets, guests, marks, rng, next_stamp: 1, label, tolerant: false }
     }
 
     /// The same volumes on another rig, with models that were reset to what is there.
-    pub(crate) fn reopen(rig: &Rig, models: Vec<VolumeModel>, seed: u64, label: &str) -> Workload {
-        let mut targets = Vec::new();
-        for (model, (_, block_bytes)) in models.into_iter().zip(VOLUMES) {
-            let name = format!("v{}", model.number);
-            let id = rig.engine.borrow().volume_by_name(&name).expect("it was created").id;
-            targets.push(Target::new(rig, id, model, block_bytes));
-        }
+    pub(crate) fn reopen(
+        rig: &Rig,
+        models: Vec<VolumeModel>,
+        marks: Marks,
+        seed: u64,
+        label: &str,
+    ) -> Workload {
+        let targets = models.into_iter().map(|model| Target::new(rig, model)).collect();
         let (rng, label) = (Rng::new(seed).fork("workload"), label.to_owned());
         // Stamps of this life differ from those of every earlier one.
         let volumes = rig.engine.borrow().volumes();
         let guests = volumes.iter().filter(|volume| volume.name.starts_with("guest")).map(|left| {
             let (name, stage) = (left.name.clone(), Stage::Living(left.id, 0));
-            let (token, created, delete_begun, deleted) = (None, Some(0), None, None);
-            Guest { name, stage, token, created, delete_begun, deleted }
+            Guest { name, stage, token: None, life: Life::lasting() }
         });
         let guests = guests.collect();
         let next_stamp = 1 + (seed << 20);
-        Workload { targets, guests, rng, next_stamp, label, tolerant: false }
+        Workload { targets, guests, marks, rng, next_stamp, label, tolerant: false }
     }
 
     /// Submits `count` requests and waits for all of them, or until the power fails.
@@ -99,7 +101,7 @@ impl Workload {
         let mut left = count;
         let mut requests = Fifo::new(1);
         loop {
-            let quiet = self.targets.iter().all(|t| t.flights.iter().all(Option::is_none));
+            let quiet = self.targets.iter().all(Target::is_quiet);
             if rig.disk.is_off() || (left == 0 && quiet) {
                 return;
             }
@@ -107,7 +109,8 @@ impl Workload {
                 let at = self.rng.index(self.targets.len()).unwrap();
                 if let Some(request) = self.next_request(rig, at) {
                     requests.push(request).unwrap();
-                    self.targets[at].queue.submit(&mut requests);
+                    let (_, queue) = self.targets[at].open.as_mut().expect("it gave a request");
+                    queue.submit(&mut requests);
                     assert!(requests.is_empty(), "{}: the queue has room", self.label);
                     left -= 1;
                 }
@@ -117,6 +120,10 @@ impl Workload {
             }
             if left > 0 && !self.tolerant && self.rng.chance(1, 12) {
                 self.step_guests(rig);
+            }
+            if left > 0 && !self.tolerant && self.rng.chance(1, 6) {
+                let Workload { targets, marks, rng, .. } = self;
+                marks.step(rig, targets, rng);
             }
             self.collect(rig);
         }
@@ -132,8 +139,7 @@ impl Workload {
             let uuid = [9; 16]; // The same for each: the one before must be forgotten.
             let new = NewVolume { uuid, name: &name, size: 256 << 10, block_bytes: 4096 };
             let token = Some(rig.engine.borrow_mut().create_volume(&new).unwrap());
-            let (stage, created, delete_begun, deleted) = (Stage::Creating, None, None, None);
-            self.guests.push(Guest { name, stage, token, created, delete_begun, deleted });
+            self.guests.push(Guest { name, stage: Stage::Creating, token, life: Life::begin(now) });
         }
         for guest in self.guests.iter_mut().filter(|guest| guest.stage != Stage::Gone) {
             let answer = rig.events.iter().find_map(|event| match event {
@@ -142,11 +148,12 @@ impl Workload {
             });
             match (guest.stage, answer) {
                 (Stage::Creating, Some(result)) => {
-                    (guest.stage, guest.created) = (Stage::Living(result.unwrap(), 0), Some(now));
+                    guest.stage = Stage::Living(result.unwrap(), 0);
+                    guest.life.created = Some(now);
                 }
                 (Stage::Deleting, Some(result)) => {
                     result.unwrap();
-                    (guest.stage, guest.deleted) = (Stage::Gone, Some(now));
+                    (guest.stage, guest.life.deleted) = (Stage::Gone, Some(now));
                 }
                 (Stage::Living(id, age), _) if age < 6 => {
                     // Writes that nobody waits for: the queue closes over them.
@@ -162,7 +169,7 @@ impl Workload {
                 (Stage::Living(id, _), _) => {
                     let mut engine = rig.engine.borrow_mut();
                     guest.token = Some(engine.delete_volume(id).unwrap());
-                    (guest.stage, guest.delete_begun) = (Stage::Deleting, Some(now));
+                    (guest.stage, guest.life.delete_begun) = (Stage::Deleting, Some(now));
                 }
                 (Stage::Creating | Stage::Deleting | Stage::Gone, _) => {}
             }
@@ -175,23 +182,22 @@ impl Workload {
 
     /// After a power cut before disk write `cut`, guests are there or not as they must be.
     pub(crate) fn verify_guests(rig: &Rig, guests: &[Guest], cut: u64) -> Result<(), String> {
-        let by = |at: Option<u64>| at.is_some_and(|at| at <= cut);
         for guest in guests {
             let there = rig.engine.borrow().volume_by_name(&guest.name).is_some();
-            let must = by(guest.created) && !by(guest.delete_begun);
-            if (must && !there) || (by(guest.deleted) && there) {
-                return Err(format!("there: {there}, cut {cut}, {guest:?}"));
-            }
+            guest.life.judge(there, cut).map_err(|what| format!("{}: {what}", guest.name))?;
         }
         Ok(())
     }
 
     fn next_request(&mut self, rig: &Rig, at: usize) -> Option<Request> {
         let target = &mut self.targets[at];
+        if target.open.is_none() || target.rests {
+            return None;
+        }
         let slot = target.flights.iter().position(Option::is_none)?;
         let tag = Tag(u32::try_from(slot).unwrap());
         let rng = &mut self.rng;
-        let unit = target.block_bytes / SECTOR;
+        let unit = target.model.block_bytes as usize / SECTOR;
         let (start, end) = pick_range(rng, target.model.sectors.len(), unit);
         let lba = Lba((start / unit) as u64);
         let blocks = u32::try_from((end - start) / unit).unwrap();
@@ -234,7 +240,8 @@ impl Workload {
     fn collect(&mut self, rig: &Rig) {
         let mut completions = Fifo::new(16);
         for target in &mut self.targets {
-            target.queue.poll(&mut completions);
+            let Some((_, queue)) = &mut target.open else { continue };
+            queue.poll(&mut completions);
             while let Some(done) = completions.pop() {
                 let now = rig.disk.boundaries();
                 target.on_completion(done, now, &self.label, self.tolerant);
@@ -246,23 +253,32 @@ impl Workload {
     /// The models then know what is there.
     pub(crate) fn verify(
         rig: &mut Rig,
-        models: &mut [VolumeModel],
+        models: &mut Vec<VolumeModel>,
         cut: u64,
     ) -> Result<(), String> {
-        for (model, (bytes, block_bytes)) in models.iter_mut().zip(VOLUMES) {
-            let name = format!("v{}", model.number);
-            let id = rig.engine.borrow().volume_by_name(&name).ok_or(format!("{name} is gone"))?.id;
-            let mut queue = rig.queue(id, 4);
-            let mut read = Vec::new();
-            let step = (128 << 10) / block_bytes;
-            let blocks = u32::try_from(bytes).unwrap() / block_bytes;
-            for lba in (0..blocks).step_by(step as usize) {
-                let part = rig.read(&mut queue, u64::from(lba), step.min(blocks - lba));
-                read.extend(part.map_err(|status| format!("{name} lba {lba}: {status:?}"))?);
-            }
+        let known =
+            |name: &str| name.starts_with("guest") || models.iter().any(|model| model.name == name);
+        if let Some(stranger) = rig.engine.borrow().volumes().iter().find(|v| !known(&v.name)) {
+            return Err(format!("volume {} was never made", stranger.name));
+        }
+        let mut gone = Vec::new();
+        for model in models.iter_mut() {
+            let name = model.name.clone();
+            let volume = rig.engine.borrow().volume_by_name(&name);
+            let there = volume.is_some();
+            model
+                .life
+                .judge(there, cut)
+                .map_err(|what| format!("{name} is gone, or not: {what}"))?;
+            let Some(volume) = volume else {
+                gone.push(name);
+                continue;
+            };
+            let read = read_all(rig, volume.id, model).map_err(|what| format!("{name} {what}"))?;
             let seen = model.check_after_cut(&read, cut)?;
             model.reset(&seen);
         }
+        models.retain(|model| !gone.contains(&model.name));
         Ok(())
     }
 
@@ -271,11 +287,43 @@ impl Workload {
     }
 }
 
+/// All of a volume, or of a snapshot of it.
+pub(crate) fn read_all(
+    rig: &mut Rig,
+    id: VolumeId,
+    model: &VolumeModel,
+) -> Result<Vec<u8>, String> {
+    let mut queue = rig.queue(id, 4);
+    let mut read = Vec::new();
+    let step = (128 << 10) / model.block_bytes;
+    let blocks = u32::try_from(model.sectors.len() * SECTOR).unwrap() / model.block_bytes;
+    for lba in (0..blocks).step_by(step as usize) {
+        let part = rig.read(&mut queue, u64::from(lba), step.min(blocks - lba));
+        read.extend(part.map_err(|status| format!("lba {lba}: {status:?}"))?);
+    }
+    Ok(read)
+}
+
 impl Target {
-    fn new(rig: &Rig, id: VolumeId, model: VolumeModel, block_bytes: u32) -> Target {
-        let queue = rig.queue(id, DEPTH);
-        let flights = vec![None; DEPTH as usize];
-        Target { id, queue, model, block_bytes: block_bytes as usize, flights }
+    /// A volume that is there.
+    fn new(rig: &Rig, model: VolumeModel) -> Target {
+        let mut target = Target::absent(model);
+        let id = rig.engine.borrow().volume_by_name(&target.model.name).expect("it is there").id;
+        target.open(rig, id);
+        target
+    }
+
+    /// A volume that is about to be created.
+    pub(crate) fn absent(model: VolumeModel) -> Target {
+        Target { open: None, model, rests: false, flights: vec![None; DEPTH as usize] }
+    }
+
+    pub(crate) fn open(&mut self, rig: &Rig, id: VolumeId) {
+        self.open = Some((id, rig.queue(id, DEPTH)));
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.flights.iter().all(Option::is_none)
     }
 
     fn on_completion(&mut self, done: Completion, now: u64, label: &str, tolerant: bool) {
@@ -298,7 +346,7 @@ impl Target {
                     assert!(
                         allowed.iter().any(|version| Some(version.stamp) == stamp),
                         "{label}: volume {} sector {sector}: read {stamp:?}, allowed {allowed:?}",
-                        self.model.number,
+                        self.model.name,
                     );
                 }
             }
