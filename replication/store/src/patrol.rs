@@ -81,6 +81,8 @@ pub struct ScrubRecord {
     pub finished_unix: u64,
     /// What the last one found.
     pub last_found: u64,
+    /// How much of that was healed.
+    pub last_healed: u64,
 }
 
 /// The patrol of a store.

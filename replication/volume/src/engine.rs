@@ -313,6 +313,20 @@ impl Engine {
         Ok(())
     }
 
+    /// How fast the scrub may be from now on, without starting one: a pass that is not due waits. A
+    /// rate of 0 stops it, as [`Engine::scrub_pause`] does.
+    ///
+    /// # Errors
+    /// [`ControlError::NotReady`].
+    pub fn set_scrub_rate(&mut self, bytes_per_second: u64) -> Result<(), ControlError> {
+        let core = self.core_mut().ok_or(ControlError::NotReady)?;
+        match bytes_per_second {
+            0 => core.pause_scrub(),
+            rate => core.set_scrub_rate(rate),
+        }
+        Ok(())
+    }
+
     /// Stops the scrub where it is, until [`Engine::scrub_start`]; a restart of the engine goes on
     /// at the rate of its options.
     ///

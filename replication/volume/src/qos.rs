@@ -34,6 +34,8 @@ pub struct QosStatus {
     pub qos: Qos,
     /// Times that requests had to wait for them.
     pub throttled: u64,
+    /// How long the first of those that waited did each time, all times together, in nanoseconds.
+    pub throttled_ns: u64,
 }
 
 /// Tokens that come at a rate up to a burst; may be in debt.
@@ -93,8 +95,9 @@ pub(crate) struct Flow {
     requests: Bucket,
     bytes: Bucket,
     throttled: u64,
-    /// A request waits for the limits; counted once.
-    waits: bool,
+    throttled_ns: u64,
+    /// Since when a request waits for the limits; counted once.
+    waits_since: Option<Instant>,
     deficit: i64,
     round: u64,
 }
@@ -110,9 +113,20 @@ impl Flow {
             requests: none,
             bytes: none,
             throttled: 0,
-            waits: false,
+            throttled_ns: 0,
+            waits_since: None,
             deficit: 0,
             round: 0,
+        }
+    }
+}
+
+impl Flow {
+    /// A request was taken: nobody waits for the limits any more.
+    fn end_wait(&mut self, now: Instant) {
+        if let Some(since) = self.waits_since.take() {
+            let waited = u64::try_from(now.saturating_since(since).as_nanos());
+            self.throttled_ns = self.throttled_ns.saturating_add(waited.unwrap_or(u64::MAX));
         }
     }
 }
@@ -186,7 +200,11 @@ impl Flows {
 
     /// A queue is gone, with all its operations.
     pub(crate) fn close(&mut self, key: u32) {
-        self.get_mut(key).queues -= 1;
+        let flow = self.get_mut(key);
+        flow.queues -= 1;
+        if flow.queues == 0 {
+            flow.waits_since = None;
+        }
         self.forget_unused(key);
     }
 
@@ -222,6 +240,7 @@ impl Flows {
         flow.map_or_else(QosStatus::default, |flow| QosStatus {
             qos: flow.qos,
             throttled: flow.throttled,
+            throttled_ns: flow.throttled_ns,
         })
     }
 
@@ -230,18 +249,19 @@ impl Flows {
     pub(crate) fn take(&mut self, key: u32, bytes: u64, now: Instant) -> bool {
         let flow = self.table.get_mut(key).expect("a flow outlives its queues");
         if flow.qos == Qos::default() {
+            flow.end_wait(now);
             return true;
         }
         flow.requests.refill(now);
         flow.bytes.refill(now);
         let ready = flow.requests.ready_at().max(flow.bytes.ready_at());
         if let Some(ready) = ready {
-            flow.throttled += u64::from(!flow.waits);
-            flow.waits = true;
+            flow.throttled += u64::from(flow.waits_since.is_none());
+            flow.waits_since.get_or_insert(now);
             self.wake_at = Some(self.wake_at.map_or(ready, |wake_at| wake_at.min(ready)));
             return false;
         }
-        flow.waits = false;
+        flow.end_wait(now);
         flow.requests.charge(1);
         flow.bytes.charge(bytes);
         true
@@ -326,7 +346,10 @@ mod tests {
         let count = taken(&mut flows, key, 1 << 20, 10_000);
         assert!((100..=101).contains(&count), "{count} MiB in 10 s");
         assert!(flows.wake_at > Some(ms(9_900)), "it says when to come back");
-        assert!(flows.status(VolumeId(1)).throttled > 90);
+        let status = flows.status(VolumeId(1));
+        assert!(status.throttled > 90);
+        let waited_ms = status.throttled_ns / 1_000_000;
+        assert!((9_800..=10_000).contains(&waited_ms), "it waited nearly always: {waited_ms} ms");
     }
 
     #[test]

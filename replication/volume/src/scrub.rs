@@ -49,6 +49,8 @@ pub struct ScrubStatus {
     pub finished_unix: Option<u64>,
     /// What the last one found.
     pub last_found: u64,
+    /// How much of that was healed.
+    pub last_healed: u64,
     /// Time until the next pass begins by itself, when none is under way.
     pub next_pass: Option<Duration>,
 }
@@ -346,7 +348,7 @@ impl Core {
         let mut record = self.scrub_record();
         self.store.end_patrol();
         record.passes += 1;
-        record.last_found = record.found;
+        (record.last_found, record.last_healed) = (record.found, record.healed);
         let unix =
             self.scrub.unix.map_or(0, |(at, unix)| unix + self.now.saturating_since(at).as_secs());
         record.finished_unix = unix;
@@ -372,6 +374,11 @@ impl Core {
         !self.store.is_patrolling() && !self.scrub.in_flight
     }
 
+    /// Goes on at this rate, if it is time for that.
+    pub(crate) fn set_scrub_rate(&mut self, rate: u64) {
+        self.scrub.rate = rate;
+    }
+
     /// Starts a pass now, or goes on with the one that was interrupted, at this rate.
     pub(crate) fn start_scrub(&mut self, rate: u64) {
         self.scrub.rate = rate;
@@ -388,12 +395,18 @@ impl Core {
         self.store.set_scrub_record(record, true);
     }
 
+    /// Takes the time of day. The first one decides when the next pass begins; a later one, from a
+    /// clock that was set meanwhile, only makes it earlier: neither puts off what was asked for.
     pub(crate) fn set_unix_time(&mut self, seconds: u64) {
-        self.scrub.unix = Some((self.now, seconds));
+        let first = self.scrub.unix.replace((self.now, seconds)).is_none();
         if self.scrub.record.covered == 0
-            && let Phase::Waiting(Some(_)) = self.scrub.phase
+            && let Phase::Waiting(Some(due)) = self.scrub.phase
+            && due > self.now
         {
-            self.scrub.phase = Phase::Waiting(None);
+            let delay = Duration::from_nanos(self.scrub_delay());
+            let judged = self.now.saturating_add(delay);
+            let due = if first { judged } else { judged.min(due) };
+            self.scrub.phase = Phase::Waiting(Some(due));
         }
     }
 
@@ -427,6 +440,7 @@ impl Core {
             passes: record.passes,
             finished_unix: (record.finished_unix > 0).then_some(record.finished_unix),
             last_found: record.last_found,
+            last_healed: record.last_healed,
             next_pass,
         }
     }

@@ -202,6 +202,40 @@ fn time_of_the_last_pass_is_remembered_when_it_is_known() {
 }
 
 #[test]
+fn a_clock_that_is_told_again_does_not_put_off_a_pass() {
+    let (mut rig, _queue, _) = filled(2);
+    rig.engine.borrow_mut().set_scrub_rate(FAST).unwrap();
+    let next = |rig: &mut Rig, unix| {
+        rig.engine.borrow_mut().set_unix_time(unix);
+        rig.turn();
+        rig.turn();
+        status(rig).next_pass.map(|next| next.as_secs())
+    };
+    let never = next(&mut rig, 1_800_000_000).unwrap();
+    rig.disk.advance_to(bdev::Instant::from_ns(30_000_000_000));
+    rig.turn();
+    let later = next(&mut rig, 1_800_000_030).unwrap();
+    assert!(later <= never - 25, "{never} s, half a minute later {later} s");
+    // A pass that was asked for begins whatever time it is.
+    rig.engine.borrow_mut().scrub_start(FAST).unwrap();
+    assert_eq!(next(&mut rig, 1_800_000_031), None);
+    rig.until("the pass ends", |rig| status(rig).passes == 1);
+}
+
+#[test]
+fn a_rate_is_set_without_starting_a_pass_and_zero_holds_it() {
+    let (mut rig, _queue, _) = filled(2);
+    rig.engine.borrow_mut().set_scrub_rate(FAST).unwrap();
+    rig.turn();
+    let waiting = status(&rig);
+    assert_eq!((waiting.running, waiting.bytes_per_second), (false, FAST));
+    assert!(waiting.next_pass.is_some());
+    rig.engine.borrow_mut().set_scrub_rate(0).unwrap();
+    rig.turn();
+    assert_eq!((status(&rig).running, status(&rig).next_pass), (false, None));
+}
+
+#[test]
 fn blocks_that_are_written_while_they_are_scrubbed_are_not_damage() {
     let (mut rig, mut queue, _) = filled(24);
     rig.engine.borrow_mut().scrub_start(FAST).unwrap();

@@ -89,8 +89,10 @@ pub struct Superblock {
     pub scrub_finished: U64,
     /// What it found.
     pub scrub_last_found: U64,
+    /// How much of that was healed.
+    pub scrub_last_healed: U64,
     /// Zero.
-    pub reserved: [u8; 3784],
+    pub reserved: [u8; 3776],
 }
 
 const _: () = assert!(size_of::<Superblock>() == PAGE_BYTES);
@@ -101,7 +103,7 @@ const _: () = assert!(std::mem::offset_of!(Superblock, tail_position) == 120);
 const _: () = assert!(std::mem::offset_of!(Superblock, catalog) == 152);
 const _: () = assert!(std::mem::offset_of!(Superblock, next_volume) == 232);
 const _: () = assert!(std::mem::offset_of!(Superblock, scrub_index) == 248);
-const _: () = assert!(std::mem::offset_of!(Superblock, reserved) == 312);
+const _: () = assert!(std::mem::offset_of!(Superblock, reserved) == 320);
 
 /// "HOLDFAST".
 pub(crate) const SUPERBLOCK_MAGIC: [u8; 8] = *b"HOLDFAST";
@@ -190,6 +192,7 @@ impl Superblock {
             passes: self.scrub_passes.get(),
             finished_unix: self.scrub_finished.get(),
             last_found: self.scrub_last_found.get(),
+            last_healed: self.scrub_last_healed.get(),
         }
     }
 
@@ -202,6 +205,7 @@ impl Superblock {
         self.scrub_passes.set(scrub.passes);
         self.scrub_finished.set(scrub.finished_unix);
         self.scrub_last_found.set(scrub.last_found);
+        self.scrub_last_healed.set(scrub.last_healed);
     }
 
     pub(crate) fn set_tail(&mut self, tail: LogTail) {

@@ -80,6 +80,7 @@ fn superblock_is_documented_field_by_field() {
         scrub_passes,
         scrub_finished,
         scrub_last_found,
+        scrub_last_healed,
         reserved,
     });
 }
