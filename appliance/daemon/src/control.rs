@@ -4,6 +4,7 @@
 //! note that it is done, tell the events. A crash in between is finished at the next start by
 //! [`cluster::plan`]. Mutations run one at a time; reads do not wait for them.
 
+mod care;
 mod exports;
 mod reconcile;
 mod snapshots;
@@ -17,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
     ApiError, Changed, DiffStep, EventKind, EventStream, Export, ExportAdd, ExportRemove, Health,
-    HostsAdd, HostsRemove, Node, NodeInfo, Reply, RequestId, Session, Severity, Snapshot,
-    SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd,
-    StoreInit, StoreName, Subscription, Volume, VolumeClone, VolumeCreate, VolumeDelete,
-    VolumeDiff, VolumeName, VolumeQos, VolumeResize, VolumeRestore,
+    HostsAdd, HostsRemove, LogAdvice, Node, NodeInfo, Reply, RequestId, Scrub, ScrubChange,
+    Session, Severity, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath,
+    StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit, StoreName, Subscription,
+    Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff, VolumeName, VolumeQos,
+    VolumeResize, VolumeRestore,
 };
 use cluster::{Desired, Expected, RecordError, StateError, StateStore};
 use tokio::sync::MutexGuard as AsyncMutexGuard;
@@ -48,6 +50,8 @@ pub(crate) struct Control {
 struct Troubles {
     /// Stores that could not be opened.
     stores: BTreeMap<StoreName, String>,
+    /// Open stores whose device failed, or is quarantined.
+    failed: BTreeMap<StoreName, String>,
     /// Everything else, by subject: from the last reconciliation.
     others: BTreeMap<String, String>,
 }
@@ -88,6 +92,11 @@ impl Control {
         &self.plane
     }
 
+    /// Notes which open stores do not serve writes any more, and why.
+    pub(crate) fn set_failed(&self, failed: BTreeMap<StoreName, String>) {
+        self.troubles().failed = failed;
+    }
+
     /// Says that hosts may come.
     pub(crate) fn set_ready(&self) {
         self.stage.store(READY, Ordering::Release);
@@ -118,7 +127,7 @@ impl Control {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn desired(&self) -> Result<Desired, ApiError> {
+    pub(crate) async fn desired(&self) -> Result<Desired, ApiError> {
         Desired::load(self.state.as_ref()).await.map_err(ApiError::internal)
     }
 
@@ -198,7 +207,7 @@ impl Node for Control {
             DRAINING => Health::Draining,
             _ => {
                 let troubles = self.troubles();
-                let stores = troubles.stores.iter();
+                let stores = troubles.stores.iter().chain(&troubles.failed);
                 let stores = stores.map(|(name, why)| format!("store {name}: {why}"));
                 let others = troubles.others.iter().map(|(what, why)| format!("{what}: {why}"));
                 let complaints: Vec<_> = stores.chain(others).collect();
@@ -219,6 +228,27 @@ impl Node for Control {
 
     fn store_list(&self) -> Reply<'_, Vec<Store>> {
         Box::pin(async { Ok(self.view().await?.stores()) })
+    }
+
+    fn store_check(&self, _id: &RequestId, store: Option<StoreName>) -> Reply<'_, StoreName> {
+        Box::pin(async move { self.check_store(store).await })
+    }
+
+    fn store_check_status(&self, store: StoreName) -> Reply<'_, StoreCheck> {
+        Box::pin(async move { self.check_status(store).await })
+    }
+
+    fn store_scrub(&self, id: &RequestId, request: ScrubChange) -> Reply<'_, Changed<Scrub>> {
+        let id = id.to_string();
+        Box::pin(async move { self.change_scrub(request, &id).await })
+    }
+
+    fn store_scrub_status(&self, store: Option<StoreName>) -> Reply<'_, Scrub> {
+        Box::pin(async move { self.scrub_status(store).await })
+    }
+
+    fn store_advise(&self, request: StoreAdvise) -> Reply<'_, LogAdvice> {
+        Box::pin(async move { self.advise(request).await })
     }
 
     fn volume_create(&self, id: &RequestId, request: VolumeCreate) -> Reply<'_, Changed<Volume>> {
@@ -257,6 +287,11 @@ impl Node for Control {
     fn volume_restore(&self, id: &RequestId, request: VolumeRestore) -> Reply<'_, Volume> {
         let id = id.to_string();
         Box::pin(async move { self.restore_volume(request, &id).await })
+    }
+
+    fn volume_freeze(&self, id: &RequestId, volume: VolumeName) -> Reply<'_, SnapshotPath> {
+        let id = id.to_string();
+        Box::pin(async move { self.freeze(volume, &id).await })
     }
 
     fn volume_diff(&self, request: VolumeDiff, from: u64) -> Reply<'_, DiffStep> {

@@ -66,8 +66,11 @@ pub(crate) async fn prepare(
     let device: DevicePath = device.to_str().context("the directory is not UTF-8")?.parse()?;
     let file_size = Some(FILE_SIZE);
     let (name, force_overwrite) = ("demo".parse()?, false);
-    node.store_init(&id, StoreInit { name, device: device.clone(), file_size, force_overwrite })
-        .await?;
+    node.store_init(
+        &id,
+        StoreInit { name, device: device.clone(), file_size, log_size: None, force_overwrite },
+    )
+    .await?;
     let volume = VolumeCreate::new("demo".parse()?, None, VOLUME_SIZE, BlockSize::B4096)?;
     // It may have been grown since the first run.
     if node.volume_show(volume.name().clone()).await.is_err() {

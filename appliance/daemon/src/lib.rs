@@ -38,12 +38,12 @@ mod program;
 mod service;
 
 pub use limits::{
-    DEVICE_BYTES_MIN, DRAIN_SECONDS_DEFAULT, MONITOR_SECONDS, PROBE_BYTES, RECONCILE_ROUNDS_MAX,
-    REFUSAL_QUIET_SECONDS, REFUSED_PAIRS_MAX,
+    DEVICE_BYTES_MIN, DRAIN_SECONDS_DEFAULT, MONITOR_SECONDS, NOTICES_TOLD_MAX, PROBE_BYTES,
+    RECONCILE_ROUNDS_MAX, REFUSAL_QUIET_SECONDS, REFUSED_PAIRS_MAX, TIME_TOLD_SECONDS,
 };
 pub use plane::{
-    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneSnapshot, PlaneStats,
-    PlaneStore, PlaneVolume, VolumeIo,
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotice, PlaneNotices, PlaneRefusal,
+    PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume,
 };
 pub use program::main;
 pub use service::Daemon;

@@ -13,6 +13,12 @@ pub const DEVICE_BYTES_MIN: u64 = 64 << 20;
 /// Seconds between two looks at sessions and integrity counters, for events.
 pub const MONITOR_SECONDS: u64 = 2;
 
+/// Seconds after which the data plane is told the time again.
+pub const TIME_TOLD_SECONDS: u64 = 600;
+
+/// Damaged blocks and pages of a store that one look tells one by one; the rest is counted.
+pub const NOTICES_TOLD_MAX: usize = 8;
+
 /// Seconds between two events about the same host that asks for the same thing and is refused.
 pub const REFUSAL_QUIET_SECONDS: u64 = 60;
 

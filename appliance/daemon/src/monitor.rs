@@ -1,27 +1,28 @@
 //! Watching the data plane for what operators want to hear about.
 
 mod refusals;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApiError, EventKind, Session, Severity, SpaceState};
+use api::{ApiError, EventKind, Session, Severity};
 use uuid::Uuid;
 
 use crate::control::Control;
-use crate::limits::MONITOR_SECONDS;
-use crate::plane::PlaneStore;
+use crate::events::now_ms;
+use crate::limits::{MONITOR_SECONDS, TIME_TOLD_SECONDS};
 use refusals::Refusals;
+use stores::{Seen, Told, tell_notices};
 
 /// What was seen last.
 #[derive(Default)]
 pub(crate) struct Monitor {
     sessions: BTreeMap<(String, u16), Session>,
-    integrity_errors: BTreeMap<Uuid, u64>,
-    failures: BTreeMap<Uuid, String>,
-    space: BTreeMap<Uuid, SpaceState>,
+    stores: BTreeMap<Uuid, Seen>,
     refusals: Refusals,
+    looks: u64,
 }
 
 impl Monitor {
@@ -40,46 +41,45 @@ impl Monitor {
     pub(crate) async fn look(&mut self, control: &Control) -> Result<(), ApiError> {
         self.look_at_sessions(control).await?;
         self.look_at_refusals(control).await?;
-        for store in control.plane().stores().await? {
-            let subject = store.uuid;
-            let before = self.integrity_errors.insert(subject, store.integrity_errors).unwrap_or(0);
-            if store.integrity_errors > before {
-                let count = store.integrity_errors - before;
-                let message = format!(
-                    "{count} block(s) of store {subject} did not match their checksum; reads of \
-                     them fail, no wrong data was given out"
-                );
-                let kind = EventKind::IntegrityError;
-                control.events().note(kind, Severity::Error, subject, message, "");
+        self.look_at_stores(control).await?;
+        self.tell_time(control).await
+    }
+
+    async fn look_at_stores(&mut self, control: &Control) -> Result<(), ApiError> {
+        let desired = control.desired().await?;
+        let mut failed = BTreeMap::new();
+        let stores = control.plane().stores().await?;
+        self.stores.retain(|uuid, _| stores.iter().any(|store| store.uuid == *uuid));
+        for store in stores {
+            let kept = desired.stores.values().find(|kept| kept.record.uuid == store.uuid);
+            let subject = match kept {
+                None => store.uuid.to_string(),
+                Some(kept) => kept.record.name.to_string(),
+            };
+            let seen = self.stores.entry(store.uuid).or_insert_with(|| Seen::new(&store));
+            let mut told = seen.look(&store);
+            let notices = control.plane().store_notices(store.uuid).await?;
+            if !notices.notices.is_empty() || notices.missed > 0 {
+                told.extend(tell_notices(notices, &stores::names(&desired, &store)));
             }
-            self.look_at_space(control, &store);
-            let failure = self.failures.entry(subject).or_default();
-            if *failure != store.failure && !store.failure.is_empty() {
-                let message = store.failure.clone();
-                let kind = EventKind::StoreFailed;
-                control.events().note(kind, Severity::Error, subject, message, "");
+            for Told { kind, severity, message } in told {
+                control.events().note(kind, severity, &subject, message, "");
             }
-            *failure = store.failure;
+            if let Some(kept) = kept.filter(|_| !store.failure.is_empty()) {
+                failed.insert(kept.record.name.clone(), store.failure);
+            }
         }
+        control.set_failed(failed);
         Ok(())
     }
 
-    fn look_at_space(&mut self, control: &Control, store: &PlaneStore) {
-        let state = store.flow.space;
-        if self.space.insert(store.uuid, state).unwrap_or_default() == state {
-            return;
+    /// Shards read no clock: they are told the time, as it is set meanwhile.
+    async fn tell_time(&mut self, control: &Control) -> Result<(), ApiError> {
+        if self.looks.is_multiple_of(TIME_TOLD_SECONDS / MONITOR_SECONDS) {
+            control.plane().tell_time(now_ms() / 1000).await?;
         }
-        let (kind, severity, what) = match state {
-            SpaceState::Ample => (EventKind::StoreSpaceOk, Severity::Info, "has room again"),
-            SpaceState::Low => (EventKind::StoreSpaceLow, Severity::Warning, "has little room"),
-            SpaceState::Full => {
-                let what = "is full: writes that need room fail until some is freed";
-                (EventKind::StoreSpaceFull, Severity::Error, what)
-            }
-        };
-        let PlaneStore { uuid, used, capacity, .. } = store;
-        let message = format!("store {uuid} {what} ({used} of {capacity} used)");
-        control.events().note(kind, severity, uuid, message, "");
+        self.looks += 1;
+        Ok(())
     }
 
     async fn look_at_refusals(&mut self, control: &Control) -> Result<(), ApiError> {

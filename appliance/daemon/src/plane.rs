@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::{
-    BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, IoCounters, Nqn, Qos, Reply, Session,
-    ShardStats, StoreFlow, TransportStats,
+    BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Reply, Session,
+    ShardStats, StoreCheck, StoreNumbers, TransportStats, VolumeIo,
 };
 use uuid::Uuid;
 
@@ -27,15 +27,36 @@ pub trait DataPlane: Send + Sync + 'static {
     /// too early would be told that its subsystem is gone, and give up.
     fn listen(&self) -> Reply<'_, ()>;
 
-    /// Writes a new, empty store with this identity onto a device and opens it. Whatever is on the
-    /// device is lost; the caller has checked.
-    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore>;
+    /// Writes a new, empty store with this identity and such a log onto a device and opens it.
+    /// Whatever is on the device is lost; the caller has checked.
+    fn store_format(
+        &self,
+        device: DevicePath,
+        uuid: Uuid,
+        log: Option<LogSize>,
+    ) -> Reply<'_, PlaneStore>;
 
     /// Opens the store on a device.
     fn store_open(&self, device: DevicePath) -> Reply<'_, PlaneStore>;
 
     /// Closes a store without exports.
     fn store_close(&self, store: Uuid) -> Reply<'_, ()>;
+
+    /// Starts to check an open store; one that is under way goes on.
+    fn store_check(&self, store: Uuid) -> Reply<'_, ()>;
+
+    /// How the check of an open store is, or how the last one ended.
+    fn store_check_status(&self, store: Uuid) -> Reply<'_, StoreCheck>;
+
+    /// Sets how fast a store is scrubbed, in bytes a second, 0 for not at all; with `start` a pass
+    /// begins (or goes on) now. Until the store is closed.
+    fn store_scrub(&self, store: Uuid, rate: u64, start: bool) -> Reply<'_, ()>;
+
+    /// Takes what an open store noticed since the last call; a flood of it is cut short.
+    fn store_notices(&self, store: Uuid) -> Reply<'_, PlaneNotices>;
+
+    /// Tells all stores what time it is, in seconds since 1970.
+    fn tell_time(&self, unix_seconds: u64) -> Reply<'_, ()>;
 
     /// All open stores.
     fn stores(&self) -> Reply<'_, Vec<PlaneStore>>;
@@ -123,28 +144,14 @@ pub struct PlaneInfo {
 }
 
 /// An open store.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PlaneStore {
     /// The identity on the device.
     pub uuid: Uuid,
-    /// Bytes that volumes can use in all.
-    pub capacity: ByteLen,
-    /// Bytes that volumes use now.
-    pub used: ByteLen,
-    /// Bytes of the log region.
-    pub log_size: ByteLen,
-    /// Bytes of the log that are not yet reusable.
-    pub log_used: ByteLen,
-    /// Checkpoints since it was opened.
-    pub checkpoints: u64,
-    /// Bytes written to the device since it was opened.
-    pub device_written: u64,
-    /// Bytes read from the device since it was opened.
-    pub device_read: u64,
-    /// Blocks whose checksum did not match.
-    pub integrity_errors: u64,
-    /// How writes flow through it.
-    pub flow: StoreFlow,
+    /// What it counts.
+    pub numbers: StoreNumbers,
+    /// How fast it is scrubbed, in bytes a second; 0 for not at all.
+    pub scrub_rate: u64,
     /// Why it does not serve writes any more; empty when it does.
     pub failure: String,
     /// `io_uring` or `standard`.
@@ -153,6 +160,36 @@ pub struct PlaneStore {
     pub volumes: Vec<PlaneVolume>,
     /// Its snapshots, the oldest first.
     pub snapshots: Vec<PlaneSnapshot>,
+}
+
+/// What a store noticed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PlaneNotices {
+    /// One by one.
+    pub notices: Vec<PlaneNotice>,
+    /// How many more there were.
+    pub missed: u64,
+}
+
+/// Damage that a store noticed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PlaneNotice {
+    /// A block of 4 KiB of a volume or a snapshot does not match its checksum.
+    Block {
+        /// The volume or the snapshot, unless it is gone meanwhile.
+        of: Option<Uuid>,
+        /// Which block of it.
+        block: u64,
+        /// Where it was read.
+        place: String,
+    },
+    /// A metadata page.
+    Page {
+        /// Which one, and what is wrong with it.
+        what: String,
+        /// Its other copy replaced it.
+        healed: bool,
+    },
 }
 
 /// A snapshot to be taken.
@@ -200,6 +237,10 @@ pub struct PlaneVolume {
     pub used: ByteLen,
     /// How fast its hosts are served; ignored at creation.
     pub qos: Qos,
+    /// Times that requests had to wait for that; ignored at creation.
+    pub throttled: u64,
+    /// How long, all times together, in nanoseconds; ignored at creation.
+    pub throttled_ns: u64,
 }
 
 /// An export.
@@ -237,17 +278,4 @@ pub struct PlaneStats {
     pub transport: TransportStats,
     /// I/O by volume, since it was exported.
     pub volumes: BTreeMap<Uuid, VolumeIo>,
-}
-
-/// I/O of one volume.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct VolumeIo {
-    /// Reads.
-    pub read: IoCounters,
-    /// Writes.
-    pub write: IoCounters,
-    /// Flushes.
-    pub flush: IoCounters,
-    /// Deallocations.
-    pub deallocate: IoCounters,
 }

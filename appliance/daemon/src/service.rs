@@ -46,6 +46,9 @@ impl Daemon {
         let (listeners, mut endpoints) = bind(config).await?;
         let control = Control::open(config.node_name.clone(), Arc::new(state), plane).await?;
         control.reconcile().await?;
+        if let Err(error) = control.clear_frozen().await {
+            tracing::warn!(reason = %error, "what comparisons left over stays");
+        }
         control.plane().listen().await?;
         let info = control.plane().info();
         endpoints.nvme_tcp = info.nvme_tcp.iter().map(ToString::to_string).collect();

@@ -162,6 +162,37 @@ pub struct VolumeStatus {
     pub used_bytes: u64,
     /// How fast it may be.
     pub qos: Qos,
+    /// Times that requests had to wait for that.
+    pub throttled: u64,
+    /// How long, all times together, in nanoseconds.
+    pub throttled_ns: u64,
+}
+
+/// Something wrong that a store noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A block does not match its checksum. It was not given to anybody.
+    Block {
+        /// The volume or snapshot.
+        volume: VolumeId,
+        /// The 4 KiB block of it.
+        block: u64,
+        /// What kind of place it was read from.
+        place: volume::Damaged,
+        /// Where that is, in bytes from the start of the device (of the page, for the map).
+        byte: u64,
+    },
+    /// A metadata page: what is wrong with it, and whether its other copy replaced it.
+    Page(store::Damage),
+}
+
+/// What a store noticed since the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notices {
+    /// One by one, at most [`crate::NOTICES_KEPT`].
+    pub notices: Vec<Notice>,
+    /// How many more there were.
+    pub missed: u64,
 }
 
 /// What a shard says of a store.
@@ -187,8 +218,16 @@ pub struct StoreStatus {
     pub integrity_errors: u64,
     /// Everything that its engine counts.
     pub stats: volume::Stats,
-    /// What its log asks of writers.
-    pub pressure: volume::Pressure,
+    /// Its log, and who waits for it.
+    pub log: volume::LogStatus,
+    /// How long writes waited for the log; `None` for a store without one.
+    pub waits: Option<Box<volume::Latency>>,
+    /// How its device is.
+    pub health: volume::HealthStatus,
+    /// What its scrub does.
+    pub scrub: volume::ScrubStatus,
+    /// The check, or the last one.
+    pub check: CheckSummary,
     /// How full it is.
     pub space: volume::SpaceState,
     /// Why it does not serve writes any more; empty when it does.
@@ -197,6 +236,21 @@ pub struct StoreStatus {
     pub volumes: Vec<VolumeStatus>,
     /// Its snapshots, the oldest first.
     pub snapshots: Vec<SnapshotStatus>,
+}
+
+/// A check in short: [`crate::NodeHandle::check_status`] has all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckSummary {
+    /// One is under way.
+    pub running: bool,
+    /// Checks that came to their end since the store was opened.
+    pub done: u64,
+    /// Checks that gave way to something.
+    pub aborted: u64,
+    /// What the last one that came to its end found.
+    pub found: u64,
+    /// Bytes of leaked space that all of them gave back.
+    pub freed_bytes: u64,
 }
 
 /// Why a command failed.
@@ -264,6 +318,9 @@ pub(crate) enum Command {
     OpenStore { store: StoreId, spec: StoreSpec },
     CloseStore { store: StoreId },
     StoreStatus { store: StoreId },
+    CheckStatus { store: StoreId },
+    TakeNotices { store: StoreId },
+    UnixTime { seconds: u64 },
     Store { store: StoreId, task: Task },
     Attach { handle: NamespaceHandle, source: Source, counters: Arc<NamespaceCounters> },
     Detach { handle: NamespaceHandle },
@@ -296,6 +353,12 @@ pub(crate) enum Task {
         volume: VolumeId,
         qos: Qos,
     },
+    /// Starts a scrub, or sets its rate; a rate of 0 holds it.
+    Scrub {
+        bytes_per_second: u64,
+        start: bool,
+    },
+    Check,
     /// A walk: other changes wait, so a step of it is short.
     Diff {
         base: Option<VolumeId>,
@@ -326,6 +389,8 @@ pub(crate) enum Answer {
     Volume(VolumeStatus),
     Changes(Changes),
     Counted(Counted),
+    Check(Box<volume::CheckStatus>),
+    Notices(Notices),
     Listening(SocketAddr),
 }
 

@@ -9,8 +9,8 @@ use bdev::ring::{Consumer, Producer};
 use nvmf::{NamespaceHandle, Session, Target};
 
 use crate::command::{
-    Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Qos, SnapshotSpec, Source,
-    StoreId, StoreSpec, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
+    Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Notices, Qos, SnapshotSpec,
+    Source, StoreId, StoreSpec, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::limits::{NAMESPACES_MAX, STORES_MAX};
 use crate::link::Wake;
@@ -174,6 +174,69 @@ impl NodeHandle {
         qos: Qos,
     ) -> Result<Ticket<()>, NodeError> {
         self.ask_store(store, Task::Limit { volume, qos }, as_done)
+    }
+
+    /// Starts a scrub of a store, or goes on with one, at this rate; 0 holds it.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn start_scrub(
+        &self,
+        store: StoreId,
+        bytes_per_second: u64,
+    ) -> Result<Ticket<()>, NodeError> {
+        self.ask_store(store, Task::Scrub { bytes_per_second, start: true }, as_done)
+    }
+
+    /// Sets the rate of a store's scrub without starting one; 0 holds it.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn set_scrub_rate(
+        &self,
+        store: StoreId,
+        bytes_per_second: u64,
+    ) -> Result<Ticket<()>, NodeError> {
+        self.ask_store(store, Task::Scrub { bytes_per_second, start: false }, as_done)
+    }
+
+    /// Starts a check of a store; nothing changes when one is under way.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn start_check(&self, store: StoreId) -> Result<Ticket<()>, NodeError> {
+        self.ask_store(store, Task::Check, as_done)
+    }
+
+    /// How the check is, or how the last one ended.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn check_status(&self, store: StoreId) -> Result<Ticket<volume::CheckStatus>, NodeError> {
+        self.ask(self.owner(store)?, Command::CheckStatus { store }, |answer| match answer {
+            Answer::Check(status) => Some(*status),
+            _ => None,
+        })
+    }
+
+    /// Takes what a store noticed since the last time.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn take_notices(&self, store: StoreId) -> Result<Ticket<Notices>, NodeError> {
+        self.ask(self.owner(store)?, Command::TakeNotices { store }, |answer| match answer {
+            Answer::Notices(notices) => Some(notices),
+            _ => None,
+        })
+    }
+
+    /// Tells all stores what time it is, in seconds since 1970: shards read no clock. Tell them
+    /// after a store was opened, and from time to time: clocks are set.
+    ///
+    /// # Errors
+    /// [`NodeError::Busy`].
+    pub fn set_unix_time(&self, seconds: u64) -> Result<Ticket<()>, NodeError> {
+        self.ask_all(|_| Command::UnixTime { seconds })
     }
 
     /// Takes snapshots of several volumes at the same moment. Durable once answered.

@@ -80,14 +80,15 @@ mod stores;
 mod ticket;
 
 pub use command::{
-    Changes, CloneSpec, Counted, Format, NodeError, Qos, SnapshotSpec, SnapshotStatus, StoreId,
-    StoreSpec, StoreStatus, VolumeId, VolumeSpec, VolumeStatus,
+    Changes, CheckSummary, CloneSpec, Counted, Format, NodeError, Notice, Notices, Qos,
+    SnapshotSpec, SnapshotStatus, StoreId, StoreSpec, StoreStatus, VolumeId, VolumeSpec,
+    VolumeStatus,
 };
 pub use handle::NodeHandle;
 pub use limits::{
     ADOPTIONS_MAX, COMMANDS_PENDING_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DEVICE_QUEUE_DEPTH,
-    LINK_DEPTH, MAILBOX_DEPTH, NAMESPACES_MAX, QUEUE_DEPTH, RAM_VOLUMES_MAX, REFUSALS_KEPT,
-    SHARDS_MAX, STORES_MAX,
+    LINK_DEPTH, MAILBOX_DEPTH, NAMESPACES_MAX, NOTICES_KEPT, QUEUE_DEPTH, RAM_VOLUMES_MAX,
+    REFUSALS_KEPT, SHARDS_MAX, STORES_MAX,
 };
 pub use refusal::Refusal;
 pub use seed::{NodeConfig, ShardSeed, node};
@@ -95,4 +96,7 @@ pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};
 pub use ticket::Ticket;
 pub use volume::ATOMIC_BYTES;
-pub use volume::{Pressure, SpaceState};
+pub use volume::{
+    CheckAborted, CheckReport, CheckStatus, Damaged, Finding, Health, HealthStatus, Latency,
+    LogStatus, Pressure, SCRUB_BYTES_PER_SECOND, ScrubStatus, SpaceState,
+};

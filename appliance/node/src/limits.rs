@@ -42,6 +42,10 @@ pub const ADOPTIONS_MAX: usize = 64;
 /// further ones are only counted.
 pub const REFUSALS_KEPT: usize = 64;
 
+/// Damaged blocks and pages that a store remembers until [`crate::NodeHandle::take_notices`] takes
+/// them; further ones are only counted.
+pub const NOTICES_KEPT: usize = 64;
+
 /// Turns after which a walk over a map answers with what it has: other changes of the store wait
 /// for it.
 pub(crate) const WALK_TURNS_MAX: u32 = 512;

@@ -295,6 +295,18 @@ impl Shard {
                 let status = self.stores.store(*store).map(|store| store.status());
                 Step::Done(status.map(|status| Answer::Store(Box::new(status))))
             }
+            Command::CheckStatus { store } => {
+                let status = self.stores.store(*store).map(|store| store.check_status());
+                Step::Done(status.map(|status| Answer::Check(Box::new(status))))
+            }
+            Command::TakeNotices { store } => {
+                let notices = self.stores.store(*store).map(|store| store.take_notices());
+                Step::Done(notices.map(Answer::Notices))
+            }
+            Command::UnixTime { seconds } => {
+                self.stores.set_unix_time(*seconds);
+                Step::Done(Ok(Answer::Done))
+            }
             Command::Store { store, task } => match self.stores.store(*store) {
                 Err(error) => Step::Done(Err(error)),
                 Ok(store) if first => match store.begin(task) {

@@ -1,6 +1,7 @@
 //! The stores that a shard owns.
 
 mod engine;
+mod notices;
 mod ram;
 mod walk;
 
@@ -9,7 +10,7 @@ use std::rc::Rc;
 
 use bdev::{Instant, Pool, Queue};
 
-use crate::command::{Answer, NodeError, StoreId, StoreSpec, StoreStatus, Task, VolumeId};
+use crate::command::{Answer, NodeError, Notices, StoreId, StoreSpec, StoreStatus, Task, VolumeId};
 use crate::limits::STORES_MAX;
 
 use engine::EngineStore;
@@ -40,6 +41,15 @@ pub(crate) trait Store {
 
     /// Numbers and volumes.
     fn status(&self) -> StoreStatus;
+
+    /// The check that is under way, or how the last one ended.
+    fn check_status(&self) -> volume::CheckStatus;
+
+    /// What was noticed since the last call.
+    fn take_notices(&mut self) -> Notices;
+
+    /// What time it is, in seconds since 1970.
+    fn set_unix_time(&mut self, seconds: u64);
 
     /// Begins to close: everything durable, nothing in flight. Ask [`Store::is_closed`] each turn.
     fn close(&mut self);
@@ -130,6 +140,13 @@ impl Stores {
         match self.table.get_mut(id.0 as usize) {
             Some(Some(entry)) if !entry.opening => Ok(entry.store.as_mut()),
             _ => Err(NodeError::NoSuchStore),
+        }
+    }
+
+    /// Tells every store what time it is.
+    pub(crate) fn set_unix_time(&mut self, seconds: u64) {
+        for entry in self.table.iter_mut().flatten() {
+            entry.store.set_unix_time(seconds);
         }
     }
 

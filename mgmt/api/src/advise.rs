@@ -4,7 +4,8 @@
 //! (so that overwrites meet in it), from 70 % on writers are slowed. A burst that nobody shall feel
 //! must fit between the two.
 
-use crate::{ApiError, ByteLen};
+use crate::limits::LOG_BYTES_MAX;
+use crate::{ApiError, ByteLen, StoreName};
 
 /// What the log has to bear.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +17,15 @@ pub struct LogDemand {
     pub destage_rate: ByteLen,
     /// How long a burst is, in seconds.
     pub burst_seconds: u64,
+}
+
+/// Advice that a node is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoreAdvise {
+    /// What the log has to bear.
+    pub demand: LogDemand,
+    /// Judge the log of this store; `None`: say which log would do.
+    pub store: Option<StoreName>,
 }
 
 /// What a log of some size does under a demand.
@@ -37,7 +47,7 @@ const OVERHEAD: (u128, u128) = (10, 9);
 
 /// Smallest and largest log that is advised. A larger one takes long to recover.
 const LOG_MIN: u64 = 64 << 20;
-const LOG_MAX: u64 = 64 << 30;
+const LOG_MAX: u64 = LOG_BYTES_MAX;
 
 /// The smallest log, in whole MiB, that bears a demand.
 ///

@@ -91,6 +91,28 @@ event_kinds! {
     StoreSpaceFull = "store_space_full",
     /// A store has room again.
     StoreSpaceOk = "store_space_ok",
+    /// The device of a store does not answer, or only with errors: nothing is asked of it any more.
+    StoreQuarantined = "store_quarantined",
+    /// The device of a store answers far too slowly.
+    StoreSlow = "store_slow",
+    /// The device of a store is as fast as it was again.
+    StoreHealthy = "store_healthy",
+    /// Writes to a store wait until its log has room.
+    StorePressureHigh = "store_pressure_high",
+    /// They do not wait any more.
+    StorePressureOk = "store_pressure_ok",
+    /// Somebody paused, resumed or started the scrub of a store, or set its rate.
+    StoreScrubChanged = "store_scrub_changed",
+    /// A scrub began a pass, or goes on with one.
+    StoreScrubStarted = "store_scrub_started",
+    /// A scrub came to the end of a pass.
+    StoreScrubFinished = "store_scrub_finished",
+    /// A check of a store came to its end.
+    StoreCheckFinished = "store_check_finished",
+    /// A check of a store gave way, and is to be started again.
+    StoreCheckAborted = "store_check_aborted",
+    /// A metadata page was damaged: healed from its second copy, or lost.
+    MetadataDamaged = "metadata_damaged",
     /// A volume was created.
     VolumeCreated = "volume_created",
     /// A volume was found in a store that the node did not know.

@@ -25,6 +25,7 @@
 
 mod advise;
 mod block;
+mod check;
 mod error;
 mod event;
 mod export;
@@ -34,6 +35,7 @@ mod node;
 mod nqn;
 mod qos;
 mod request_id;
+mod scrub;
 mod session;
 mod size;
 mod snapshot;
@@ -41,29 +43,33 @@ mod stats;
 mod store;
 mod volume;
 
-pub use advise::{LogAdvice, LogDemand, advise_log, judge_log};
+pub use advise::{LogAdvice, LogDemand, StoreAdvise, advise_log, judge_log};
 pub use block::BlockSize;
+pub use check::{CheckFinding, CheckReport, StoreCheck};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, Severity};
 pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove};
 pub use limits::{
-    DIFF_RANGES_MAX, EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX,
-    REQUEST_ID_LEN_MAX, SNAPSHOT_GROUP_MAX, VOLUME_BYTES_MAX,
+    DIFF_RANGES_MAX, EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, LOG_BYTES_MAX, LOG_BYTES_MIN,
+    LOG_BYTES_UNIT, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX, REQUEST_ID_LEN_MAX,
+    SCRUB_RATE_DEFAULT, SCRUB_RATE_MIN, SNAPSHOT_GROUP_MAX, VOLUME_BYTES_MAX,
 };
 pub use name::{SnapshotName, StoreName, VolumeName};
 pub use node::{Changed, EventSource, EventStream, Health, Node, NodeInfo, Reply, Subscription};
 pub use nqn::Nqn;
 pub use qos::{Qos, Rate, VolumeQos};
 pub use request_id::RequestId;
+pub use scrub::{Scrub, ScrubChange, ScrubPolicy, ScrubProgress, ScrubRate, ScrubVerb};
 pub use session::Session;
 pub use size::ByteLen;
 pub use snapshot::{
-    ChangedRange, DiffStep, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath,
-    VolumeClone, VolumeDiff, VolumeRestore,
+    ChangedRange, DiffStep, DiffTarget, SNAPSHOT_RESERVED, Snapshot, SnapshotCreate,
+    SnapshotDelete, SnapshotList, SnapshotPath, VolumeClone, VolumeDiff, VolumeRestore,
 };
 pub use stats::{
-    IoCounters, LatencyHistogram, ShardStats, SpaceState, StatsSnapshot, StoreFlow, StoreStats,
-    TransportStats, VolumeStats,
+    CheckCounters, DeviceHealth, HealthState, IoCounters, LatencyHistogram, ShardStats,
+    SnapshotStats, SpaceState, StatsSnapshot, StoreFlow, StoreNumbers, StoreStats, TransportStats,
+    VolumeIo, VolumeStats,
 };
-pub use store::{DevicePath, Store, StoreAdd, StoreInit, StoreState};
+pub use store::{DevicePath, LogSize, Store, StoreAdd, StoreInit, StoreState};
 pub use volume::{Volume, VolumeCreate, VolumeDelete, VolumeResize, VolumeState};

@@ -24,5 +24,21 @@ pub const SNAPSHOT_GROUP_MAX: usize = 64;
 /// Changed ranges in one message of a comparison. The next message has the next ones.
 pub const DIFF_RANGES_MAX: usize = 256;
 
+/// Smallest log region of a store. A smaller one is an invalid argument.
+pub const LOG_BYTES_MIN: u64 = 1 << 20;
+
+/// Largest log region of a store: a larger one takes long to recover, and its index much memory. A
+/// larger one is an invalid argument.
+pub const LOG_BYTES_MAX: u64 = 64 << 30;
+
+/// The unit of the size of a log region. What is not a multiple of it is an invalid argument.
+pub const LOG_BYTES_UNIT: u64 = 64 << 10;
+
+/// Fewest bytes a second that a scrub may be limited to. Fewer are an invalid argument.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
+
+/// How fast a scrub reads when nothing else is asked for, in bytes a second.
+pub const SCRUB_RATE_DEFAULT: u64 = 8 << 20;
+
 /// Events a node remembers for late subscribers. Older ones are forgotten first.
 pub const EVENTS_KEPT: usize = 1024;

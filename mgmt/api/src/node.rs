@@ -6,10 +6,11 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, RequestId,
-    Session, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot,
-    Store, StoreAdd, StoreInit, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
-    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
+    ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, LogAdvice,
+    RequestId, Scrub, ScrubChange, Session, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList,
+    SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit, StoreName,
+    Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff, VolumeName, VolumeQos,
+    VolumeResize, VolumeRestore,
 };
 
 /// The answer to a request, some time later.
@@ -44,6 +45,21 @@ pub trait Node: Send + Sync {
     /// All stores, by name.
     fn store_list(&self) -> Reply<'_, Vec<Store>>;
 
+    /// Starts to check a store; one that is under way is gone along with.
+    fn store_check(&self, id: &RequestId, store: Option<StoreName>) -> Reply<'_, StoreName>;
+
+    /// How the check of a store is, or how the last one ended.
+    fn store_check_status(&self, store: StoreName) -> Reply<'_, StoreCheck>;
+
+    /// Starts, holds or lets go on the scrub of a store.
+    fn store_scrub(&self, id: &RequestId, request: ScrubChange) -> Reply<'_, Changed<Scrub>>;
+
+    /// What the scrub of a store does.
+    fn store_scrub_status(&self, store: Option<StoreName>) -> Reply<'_, Scrub>;
+
+    /// How large a log should be, or what the log of a store bears.
+    fn store_advise(&self, request: StoreAdvise) -> Reply<'_, LogAdvice>;
+
     /// Creates a volume.
     fn volume_create(&self, id: &RequestId, request: VolumeCreate) -> Reply<'_, Changed<Volume>>;
 
@@ -68,7 +84,12 @@ pub trait Node: Send + Sync {
     /// Takes a volume back to a snapshot. Unlike all others, asking again does it again.
     fn volume_restore(&self, id: &RequestId, request: VolumeRestore) -> Reply<'_, Volume>;
 
-    /// A bounded step of a comparison, from a byte on; the caller goes on at its `position`.
+    /// Takes a snapshot of a volume for a comparison. Whoever asked deletes it; what is left over
+    /// is deleted at the next start.
+    fn volume_freeze(&self, id: &RequestId, volume: VolumeName) -> Reply<'_, SnapshotPath>;
+
+    /// A bounded step of a comparison of snapshots, from a byte on; the caller goes on at its
+    /// `position`.
     fn volume_diff(&self, request: VolumeDiff, from: u64) -> Reply<'_, DiffStep>;
 
     /// Takes snapshots, all at the same moment.

@@ -18,6 +18,14 @@ pub struct SnapshotPath {
     pub name: SnapshotName,
 }
 
+impl SnapshotPath {
+    /// Whether a node took it for itself.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.name.as_str().starts_with(SNAPSHOT_RESERVED)
+    }
+}
+
 impl FromStr for SnapshotPath {
     type Err = ApiError;
 
@@ -61,6 +69,10 @@ impl SnapshotCreate {
             let reason = format!("{} snapshots are more than a group can have", snapshots.len());
             let hint = format!("take at most {SNAPSHOT_GROUP_MAX} at once");
             return Err(ApiError::exhausted(reason, hint));
+        }
+        if let Some(one) = snapshots.iter().find(|one| one.is_reserved()) {
+            let name = one.name.as_str();
+            return invalid(format!("names like {name:?} are for the node itself"));
         }
         for (index, one) in snapshots.iter().enumerate() {
             if snapshots[..index].iter().any(|other| other.volume == one.volume) {
@@ -141,11 +153,41 @@ impl Snapshot {
     }
 }
 
+/// What to look at in a comparison.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DiffTarget {
+    /// A snapshot.
+    Snapshot(SnapshotPath),
+    /// What a volume holds now. A snapshot of it is taken for the time of the comparison.
+    Now(VolumeName),
+}
+
+impl FromStr for DiffTarget {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        if text.contains('@') {
+            text.parse().map(Self::Snapshot)
+        } else {
+            text.parse().map(Self::Now)
+        }
+    }
+}
+
+impl fmt::Display for DiffTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshot(path) => path.fmt(f),
+            Self::Now(volume) => volume.fmt(f),
+        }
+    }
+}
+
 /// What is wanted to be compared.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VolumeDiff {
     base: Option<SnapshotPath>,
-    of: SnapshotPath,
+    of: DiffTarget,
 }
 
 impl VolumeDiff {
@@ -153,8 +195,8 @@ impl VolumeDiff {
     ///
     /// # Errors
     /// `InvalidArgument` when both are the same.
-    pub fn new(base: Option<SnapshotPath>, of: SnapshotPath) -> Result<Self, ApiError> {
-        if base.as_ref() == Some(&of) {
+    pub fn new(base: Option<SnapshotPath>, of: DiffTarget) -> Result<Self, ApiError> {
+        if base.clone().map(DiffTarget::Snapshot).as_ref() == Some(&of) {
             let reason = format!("{of} is compared with itself");
             return Err(ApiError::invalid("base", reason, "name an older snapshot"));
         }
@@ -167,12 +209,22 @@ impl VolumeDiff {
         self.base.as_ref()
     }
 
-    /// The newer snapshot.
+    /// What to look at.
     #[must_use]
-    pub fn of(&self) -> &SnapshotPath {
+    pub fn of(&self) -> &DiffTarget {
         &self.of
     }
+
+    /// The same comparison, of a snapshot.
+    #[must_use]
+    pub fn with(self, snapshot: SnapshotPath) -> Self {
+        Self { of: DiffTarget::Snapshot(snapshot), ..self }
+    }
 }
+
+/// How the names of snapshots begin that a node takes for itself. It deletes what is left of them
+/// when it starts.
+pub const SNAPSHOT_RESERVED: &str = "tmp.diff.";
 
 /// A bounded step of a comparison.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -218,14 +270,19 @@ mod tests {
         assert!(SnapshotCreate::new(vec![path("a@x"), path("b@x")]).is_ok());
         assert!(SnapshotCreate::new(vec![path("a@x"), path("a@y")]).is_err());
         let many = |count: usize| (0..count).map(|n| path(&format!("v{n}@x"))).collect();
+        assert!(SnapshotCreate::new(vec![path("a@tmp.diff.1")]).is_err(), "the node's own");
         assert!(SnapshotCreate::new(many(SNAPSHOT_GROUP_MAX)).is_ok());
         assert!(SnapshotCreate::new(many(SNAPSHOT_GROUP_MAX + 1)).is_err());
     }
 
     #[test]
     fn nothing_is_compared_with_itself() {
-        assert!(VolumeDiff::new(Some(path("a@x")), path("a@x")).is_err());
-        assert!(VolumeDiff::new(Some(path("a@x")), path("a@y")).is_ok());
-        assert!(VolumeDiff::new(None, path("a@x")).is_ok());
+        let target = |text: &str| text.parse::<DiffTarget>().unwrap();
+        assert!(VolumeDiff::new(Some(path("a@x")), target("a@x")).is_err());
+        assert!(VolumeDiff::new(Some(path("a@x")), target("a@y")).is_ok());
+        assert!(VolumeDiff::new(None, target("a@x")).is_ok());
+        assert!(VolumeDiff::new(Some(path("a@x")), target("a")).is_ok());
+        assert_eq!(target("a"), DiffTarget::Now("a".parse().unwrap()));
+        assert!("a@".parse::<DiffTarget>().is_err());
     }
 }

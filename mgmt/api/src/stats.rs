@@ -1,6 +1,6 @@
 //! Numbers of a node at one moment, for metrics.
 
-use crate::{ByteLen, StoreName, VolumeName};
+use crate::{ByteLen, ScrubPolicy, ScrubProgress, SnapshotPath, StoreName, VolumeName};
 
 /// Everything that `/metrics` shows, taken at scrape time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -9,8 +9,10 @@ pub struct StatsSnapshot {
     pub shards: Vec<ShardStats>,
     /// One per open store.
     pub stores: Vec<StoreStats>,
-    /// One per serving volume.
+    /// One per volume of an open store.
     pub volumes: Vec<VolumeStats>,
+    /// One per snapshot.
+    pub snapshots: Vec<SnapshotStats>,
     /// The NVMe/TCP listeners.
     pub transport: TransportStats,
 }
@@ -39,6 +41,15 @@ pub struct ShardStats {
 pub struct StoreStats {
     /// The store.
     pub name: StoreName,
+    /// Whether and how fast it is scrubbed.
+    pub scrub_policy: ScrubPolicy,
+    /// The rest.
+    pub numbers: StoreNumbers,
+}
+
+/// What an open store counts; counters begin when it is opened.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct StoreNumbers {
     /// Bytes that volumes can use in all.
     pub capacity: ByteLen,
     /// Bytes that volumes use now.
@@ -47,7 +58,7 @@ pub struct StoreStats {
     pub log_size: ByteLen,
     /// Bytes of the log that are not yet reusable.
     pub log_used: ByteLen,
-    /// Checkpoints made since the store was opened.
+    /// Checkpoints made.
     pub checkpoints: u64,
     /// Bytes written to the device.
     pub device_written: u64,
@@ -57,6 +68,54 @@ pub struct StoreStats {
     pub integrity_errors: u64,
     /// How writes flow through it.
     pub flow: StoreFlow,
+    /// How long writes waited for its log.
+    pub waits: LatencyHistogram,
+    /// How its device is.
+    pub health: DeviceHealth,
+    /// How its scrub is.
+    pub scrub: ScrubProgress,
+    /// How its checks were.
+    pub check: CheckCounters,
+}
+
+/// How the device of a store is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DeviceHealth {
+    /// The verdict.
+    pub state: HealthState,
+    /// The 99th percentile of its latency, lately, in nanoseconds.
+    pub p99_ns: u64,
+    /// How long the oldest request has been with it, in nanoseconds.
+    pub oldest_ns: u64,
+    /// Requests that it failed.
+    pub errors: u64,
+}
+
+/// A verdict on a device.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum HealthState {
+    /// As it should be.
+    #[default]
+    Healthy,
+    /// It answers, and far too slowly.
+    Slow,
+    /// It does not answer, or only with errors: nothing is asked of it any more.
+    Quarantined,
+}
+
+/// The checks of a store since it was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CheckCounters {
+    /// One is under way.
+    pub running: bool,
+    /// Those that came to their end.
+    pub done: u64,
+    /// Those that gave way.
+    pub aborted: u64,
+    /// What the last one that came to its end found.
+    pub found: u64,
+    /// Bytes of leaked space that they gave back.
+    pub freed: u64,
 }
 
 /// How writes flow through a store, since it was opened.
@@ -70,6 +129,12 @@ pub struct StoreFlow {
     pub data_written: u64,
     /// Bytes written to the map and the superblocks.
     pub metadata_written: u64,
+    /// Writes that the log began to take.
+    pub writes_admitted: u64,
+    /// Writes that were let go because their queue was closed.
+    pub writes_released: u64,
+    /// Writes that had to wait, for whatever reason.
+    pub writes_parked: u64,
     /// Writes that were delayed because the log filled up.
     pub writes_delayed: u64,
     /// Writes that were held until the log had room.
@@ -80,8 +145,24 @@ pub struct StoreFlow {
     pub writes_no_space: u64,
     /// Writes that wait now.
     pub waiting: u64,
+    /// How long the one that has waited longest has, in nanoseconds.
+    pub longest_wait_ns: u64,
     /// What the log asks of writers: 0 nothing, 1 a delay, 2 to wait.
     pub pressure: u8,
+    /// How long a write that comes now is delayed, in nanoseconds.
+    pub delay_ns: u64,
+    /// Bytes of the log that the destager has not moved to the map.
+    pub log_not_moved: u64,
+    /// The oldest record of the log that is kept.
+    pub log_tail_lsn: u64,
+    /// Records below this number are durable.
+    pub log_durable_lsn: u64,
+    /// The number that the next record gets.
+    pub log_head_lsn: u64,
+    /// Blocks that the destager moved.
+    pub destaged_blocks: u64,
+    /// Snapshots and restores that are in the log and not in the map yet.
+    pub waiting_snapshots: u64,
     /// Extents that were copied because a snapshot shares them.
     pub copied_extents: u64,
     /// Metadata pages that were healed from their second copy.
@@ -107,6 +188,32 @@ pub enum SpaceState {
 pub struct VolumeStats {
     /// The volume.
     pub name: VolumeName,
+    /// Its size.
+    pub size: ByteLen,
+    /// Bytes of its store that it uses.
+    pub used: ByteLen,
+    /// Its snapshots.
+    pub snapshots: u64,
+    /// Times that requests had to wait for its limits.
+    pub throttled: u64,
+    /// How long, all times together, in nanoseconds.
+    pub throttled_ns: u64,
+    /// Its I/O; `None` when it is not exported.
+    pub io: Option<VolumeIo>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SnapshotStats {
+    /// Its name and its volume's.
+    pub path: SnapshotPath,
+    /// What its map references, shared or not.
+    pub referenced: ByteLen,
+}
+
+/// The I/O of one volume since it was exported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VolumeIo {
     /// Reads.
     pub read: IoCounters,
     /// Writes, write-zeroes included.
@@ -118,7 +225,7 @@ pub struct VolumeStats {
 }
 
 /// Counters of one kind of I/O.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct IoCounters {
     /// Operations finished, failed ones included.
     pub operations: u64,
@@ -131,7 +238,7 @@ pub struct IoCounters {
 }
 
 /// A latency histogram.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LatencyHistogram {
     /// Sum of all samples in nanoseconds.
     pub sum_ns: u64,

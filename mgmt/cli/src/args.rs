@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use api::{
-    ApiError, BlockSize, ByteLen, DevicePath, Nqn, RequestId, SnapshotPath, StoreName, VolumeName,
+    ApiError, BlockSize, ByteLen, DevicePath, DiffTarget, LogSize, Nqn, RequestId, ScrubRate,
+    SnapshotPath, StoreName, VolumeName,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -111,6 +112,10 @@ pub(crate) enum StoreCommand {
         /// Create a file of this size if the device does not exist
         #[arg(long, value_parser = parsed::<ByteLen>)]
         size: Option<ByteLen>,
+        /// How large its log shall be, a multiple of 64KiB; without it, an eighth of the device,
+        /// 16MiB to 1GiB
+        #[arg(long, value_name = "SIZE", value_parser = parsed::<LogSize>)]
+        log_size: Option<LogSize>,
         /// Destroy what is on the device
         #[arg(long)]
         force_overwrite: bool,
@@ -129,6 +134,80 @@ pub(crate) enum StoreCommand {
     },
     /// Lists the stores
     List,
+    /// Proves that maps, owners and space of a store agree, while its volumes are served
+    ///
+    /// Leaked space is given back and damaged copies of metadata are rewritten; everything else is
+    /// named and left as it is. It reads metadata only; data is read by the scrub. When hosts fill
+    /// the log meanwhile it gives way (exit code 6): start it again. Exit code 8 says that
+    /// something was found, mended or not. Interrupting this command does not end the check.
+    Check {
+        /// The store; not needed when there is only one
+        #[arg(value_parser = parsed::<StoreName>)]
+        name: Option<StoreName>,
+    },
+    /// Scrub: everything that is written is read and compared with its checksums
+    #[command(subcommand)]
+    Scrub(ScrubCommand),
+    /// Says how large a log should be, or what the log of a store bears
+    Advise(AdviseArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScrubCommand {
+    /// Begins a pass now, or goes on with the one that was interrupted
+    Start {
+        /// The store; not needed when there is only one
+        #[arg(value_parser = parsed::<StoreName>)]
+        name: Option<StoreName>,
+        /// Read at most so many bytes a second, from now on; without it, as many as before
+        #[arg(long, value_name = "SIZE", value_parser = parsed::<ScrubRate>)]
+        rate: Option<ScrubRate>,
+        /// Wait until the pass is over; exit code 8 says that it found damage
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Holds the scrub where it is, until it is resumed or started
+    Pause {
+        /// The store; not needed when there is only one
+        #[arg(value_parser = parsed::<StoreName>)]
+        name: Option<StoreName>,
+    },
+    /// Lets the scrub go on when it is time, or sets its rate
+    Resume {
+        /// The store; not needed when there is only one
+        #[arg(value_parser = parsed::<StoreName>)]
+        name: Option<StoreName>,
+        /// Read at most so many bytes a second, from now on; without it, as many as before
+        #[arg(long, value_name = "SIZE", value_parser = parsed::<ScrubRate>)]
+        rate: Option<ScrubRate>,
+    },
+    /// Shows how far the scrub is, and what the last pass found
+    Status {
+        /// The store; not needed when there is only one
+        #[arg(value_parser = parsed::<StoreName>)]
+        name: Option<StoreName>,
+    },
+}
+
+/// What a log has to bear.
+#[derive(Args, Debug)]
+pub(crate) struct AdviseArgs {
+    /// Judge the log of this store; without it no node is asked
+    #[arg(value_parser = parsed::<StoreName>, conflicts_with = "log_size")]
+    pub(crate) name: Option<StoreName>,
+    /// Bytes a second that hosts write in a burst, like 400MiB
+    #[arg(long, value_name = "SIZE", value_parser = parsed::<ByteLen>)]
+    pub(crate) write_rate: ByteLen,
+    /// Bytes a second that the drive destages meanwhile: for small random writes about half of what
+    /// it writes at most
+    #[arg(long, value_name = "SIZE", value_parser = parsed::<ByteLen>)]
+    pub(crate) destage_rate: ByteLen,
+    /// How long a burst is
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) burst: u64,
+    /// Judge a log of this size
+    #[arg(long, value_name = "SIZE", value_parser = parsed::<LogSize>)]
+    pub(crate) log_size: Option<LogSize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,14 +281,14 @@ pub(crate) enum VolumeCommand {
         #[arg(long, short)]
         yes: bool,
     },
-    /// Prints what changed between two snapshots, in units of 64 KiB
+    /// Prints what changed between two snapshots, or since one, in units of 64 KiB
     ///
-    /// Snapshots hold still; to see what a volume holds now, take one. With -o json: one object a
-    /// line, as they are found.
+    /// What a volume holds now is looked at through a snapshot that is taken for it, and deleted
+    /// afterwards. With -o json: one object a line, as they are found.
     Diff {
-        /// What to look at, as VOLUME@SNAPSHOT
-        #[arg(value_name = "SNAPSHOT", value_parser = parsed::<SnapshotPath>)]
-        of: SnapshotPath,
+        /// What to look at, as VOLUME@SNAPSHOT, or VOLUME for what it holds now
+        #[arg(value_name = "SNAPSHOT|VOLUME", value_parser = parsed::<DiffTarget>)]
+        of: DiffTarget,
         /// An older one to compare with; without it, everything that was ever written is shown
         #[arg(long, value_name = "SNAPSHOT", value_parser = parsed::<SnapshotPath>)]
         base: Option<SnapshotPath>,

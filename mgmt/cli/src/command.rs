@@ -1,5 +1,6 @@
 //! The commands, one file for each noun.
 
+mod care;
 mod export;
 mod generate;
 mod node;
@@ -29,6 +30,9 @@ pub(crate) fn execute(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failu
             }
             Command::Store(command) => {
                 store::confirm_first(&command, terminal)?;
+                if let Some(answered) = store::offline(&command, output, terminal) {
+                    return answered;
+                }
                 store::execute(&connect().await?, command, output, terminal).await
             }
             Command::Volume(command) => {

@@ -3,8 +3,8 @@
 //! Sizes are numbers of bytes, times are milliseconds since 1970. Keys are only ever added.
 
 use api::{
-    ApiError, ByteLen, ChangedRange, Event, Export, Health, HostAccess, NodeInfo, Qos, Rate,
-    RequestId, Session, Snapshot, Store, Volume,
+    ApiError, ByteLen, ChangedRange, CheckFinding, CheckReport, Event, Export, Health, HostAccess,
+    LogAdvice, NodeInfo, Qos, Rate, RequestId, Scrub, Session, Snapshot, Store, Volume,
 };
 use serde_json::{Value, json};
 
@@ -51,8 +51,55 @@ pub(crate) fn store(store: &Store) -> Value {
         "reason": store.reason,
         "capacity_bytes": store.capacity.bytes(),
         "used_bytes": store.used.bytes(),
+        "log_size_bytes": store.log_size.bytes(),
         "volumes": store.volumes,
         "backend": store.backend,
+    })
+}
+
+pub(crate) fn check(report: &CheckReport) -> Value {
+    let finding = |finding: &CheckFinding| {
+        let CheckFinding { kind, message, repaired } = finding;
+        json!({ "kind": kind, "message": message, "repaired": repaired })
+    };
+    json!({
+        "clean": report.is_clean(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "dropped": report.dropped,
+        "leaked_bytes": report.leaked.bytes(),
+        "freed_bytes": report.freed.bytes(),
+        "volumes": report.volumes,
+        "snapshots": report.snapshots,
+        "metadata_bytes": report.metadata.bytes(),
+        "data_bytes": report.data.bytes(),
+    })
+}
+
+pub(crate) fn scrub(scrub: &Scrub) -> Value {
+    let Scrub { store, policy, progress } = scrub;
+    json!({
+        "store": store.as_str(),
+        "rate_bytes": policy.rate.bytes(),
+        "paused": policy.paused,
+        "running": progress.running,
+        "covered_bytes": progress.covered,
+        "total_bytes": progress.total,
+        "found": progress.found,
+        "healed": progress.healed,
+        "remaining_seconds": progress.remaining_seconds,
+        "passes": progress.passes,
+        "finished_ms": progress.finished_ms,
+        "last_found": progress.last_found,
+        "last_healed": progress.last_healed,
+        "next_seconds": progress.next_seconds,
+    })
+}
+
+pub(crate) fn advice(advice: &LogAdvice) -> Value {
+    json!({
+        "log_size_bytes": advice.log.bytes(),
+        "seconds_until_slow": advice.seconds_until_slow,
+        "enough": advice.is_enough,
     })
 }
 

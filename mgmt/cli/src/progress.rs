@@ -52,7 +52,8 @@ impl Progress {
     }
 }
 
-fn percent(done: u64, all: u64) -> u64 {
+/// How much of all is done; all of nothing is.
+pub(crate) fn percent(done: u64, all: u64) -> u64 {
     let done = u128::from(done.min(all));
     (done * 100)
         .checked_div(u128::from(all))

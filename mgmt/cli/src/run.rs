@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 
 use crate::args::{Cli, Output};
 use crate::command;
-use crate::exit::exit_code;
+use crate::exit::{EXIT_FOUND, exit_code};
 use crate::json;
 
 /// What the program talks to.
@@ -24,23 +24,29 @@ pub struct Terminal<'a> {
     pub interactive: bool,
 }
 
-/// Why a command failed.
-pub(crate) struct Failure {
-    pub(crate) error: ApiError,
-    /// The id under which the node logged it; `None` when the node was not involved.
-    pub(crate) request_id: Option<RequestId>,
+/// Why a command did not end with success.
+pub(crate) enum Failure {
+    /// It failed.
+    Failed {
+        /// Why.
+        error: ApiError,
+        /// The id under which the node logged it; `None` when the node was not involved.
+        request_id: Option<RequestId>,
+    },
+    /// It did what it was asked for, found damage, and has printed that.
+    Found,
 }
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { error, request_id: None }
+        Self::Failed { error, request_id: None }
     }
 }
 
 impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let request_id = proto::request_id_of_status(&status);
-        Self { error: proto::error_from_status(&status), request_id }
+        Self::Failed { error: proto::error_from_status(&status), request_id }
     }
 }
 
@@ -63,10 +69,11 @@ where
     let output = cli.global.output;
     match command::execute(cli, terminal) {
         Ok(()) => 0,
-        Err(failure) => {
+        Err(Failure::Found) => EXIT_FOUND,
+        Err(Failure::Failed { error, request_id }) => {
             // Where could a failure to report a failure be reported?
-            let _ = report(&failure, output, terminal.err);
-            exit_code(failure.error.kind())
+            let _ = report(&error, request_id.as_ref(), output, terminal.err);
+            exit_code(error.kind())
         }
     }
 }
@@ -86,10 +93,14 @@ fn print_usage(error: &clap::Error, terminal: &mut Terminal<'_>) -> u8 {
     }
 }
 
-fn report(failure: &Failure, output: Output, err: &mut dyn Write) -> std::io::Result<()> {
-    let Failure { error, request_id } = failure;
+fn report(
+    error: &ApiError,
+    request_id: Option<&RequestId>,
+    output: Output,
+    err: &mut dyn Write,
+) -> std::io::Result<()> {
     if output == Output::Json {
-        return writeln!(err, "{}", json::failure(error, request_id.as_ref()));
+        return writeln!(err, "{}", json::failure(error, request_id));
     }
     writeln!(err, "error: {error}")?;
     if !error.hint().is_empty() {

@@ -3,11 +3,12 @@
 use std::io::{Result, Write};
 
 use api::{
-    ByteLen, ChangedRange, Event, Export, Health, HostAccess, NodeInfo, Session, Snapshot, Store,
-    Volume,
+    ByteLen, ChangedRange, CheckReport, Event, Export, Health, HostAccess, LogAdvice, NodeInfo,
+    Scrub, Session, Snapshot, Store, Volume,
 };
 use comfy_table::{CellAlignment, Table};
 
+use crate::progress::percent;
 use crate::time::utc;
 
 /// Prints rows under a heading, or `empty` when there are none.
@@ -103,6 +104,90 @@ pub(crate) fn stores(out: &mut dyn Write, stores: &[Store]) -> Result<()> {
         ]
     });
     print(out, heading, &[2, 3, 4], rows, "no stores")
+}
+
+/// What a check found, and how much it looked at.
+pub(crate) fn check(out: &mut dyn Write, report: &CheckReport) -> Result<()> {
+    for finding in &report.findings {
+        let repaired = if finding.repaired { " (mended)" } else { "" };
+        writeln!(out, "{}: {}{repaired}", finding.kind, finding.message)?;
+    }
+    if report.dropped > 0 {
+        writeln!(out, "and {} more", report.dropped)?;
+    }
+    let fields = [
+        ("volumes", report.volumes.to_string()),
+        ("snapshots", report.snapshots.to_string()),
+        ("metadata", approximate(report.metadata.bytes())),
+        ("data", approximate(report.data.bytes())),
+        ("leaked", approximate(report.leaked.bytes())),
+        ("given back", approximate(report.freed.bytes())),
+    ];
+    print_fields(out, &fields)?;
+    if report.is_clean() {
+        return writeln!(out, "maps, owners and space agree");
+    }
+    let found = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
+    let mended = report.findings.iter().filter(|finding| finding.repaired).count();
+    let found = found.saturating_add(report.dropped);
+    writeln!(out, "{found} finding(s), {mended} mended")
+}
+
+pub(crate) fn scrub(out: &mut dyn Write, scrub: &Scrub) -> Result<()> {
+    let Scrub { store, policy, progress } = scrub;
+    let state = match (policy.paused, progress.running) {
+        (true, _) => "paused",
+        (false, true) => "running",
+        (false, false) => "waiting",
+    };
+    let under_way = progress.running || progress.covered > 0;
+    let pass = |text: String| if under_way { text } else { String::new() };
+    let known = |text: Option<String>| text.unwrap_or_default();
+    let damage = |found: u64, healed: u64| format!("{found} damaged, {healed} of that healed");
+    let covered = format!(
+        "{} of {} ({}%)",
+        approximate(progress.covered),
+        approximate(progress.total),
+        percent(progress.covered, progress.total)
+    );
+    let last = if progress.passes == 0 {
+        String::new()
+    } else {
+        damage(progress.last_found, progress.last_healed)
+    };
+    let fields = [
+        ("store", store.to_string()),
+        ("state", state.to_owned()),
+        ("rate", format!("{}/s", ByteLen::from_bytes(policy.rate.bytes()))),
+        ("this pass", pass(covered)),
+        ("found", pass(damage(progress.found, progress.healed))),
+        ("ends in", known(progress.remaining_seconds.map(duration))),
+        ("next pass in", known(progress.next_seconds.map(duration))),
+        ("passes", progress.passes.to_string()),
+        ("last ended", known(progress.finished_ms.map(utc))),
+        ("last found", last),
+    ];
+    print_fields(out, &fields)
+}
+
+/// Says which log would do (`asked`), or what the log at hand does.
+pub(crate) fn advice(out: &mut dyn Write, advice: &LogAdvice, asked: bool) -> Result<()> {
+    let LogAdvice { log, seconds_until_slow, is_enough } = advice;
+    let slow = match seconds_until_slow {
+        None => "never: the drive keeps up".to_owned(),
+        Some(seconds) => format!("after {seconds} s"),
+    };
+    let enough = if *is_enough { "yes" } else { "no" };
+    let fields = [
+        (if asked { "log needed" } else { "log" }, log.to_string()),
+        ("writers are slowed", slow),
+        ("bears the burst", if asked { String::new() } else { enough.to_owned() }),
+    ];
+    print_fields(out, &fields)?;
+    if asked {
+        writeln!(out, "use: holdfast store init --log-size {log}")?;
+    }
+    Ok(())
 }
 
 pub(crate) fn volumes(out: &mut dyn Write, volumes: &[Volume]) -> Result<()> {
@@ -254,6 +339,18 @@ fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
+/// Seconds as people say them, to two units.
+fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest} s"),
+        (0, 0, minutes) => format!("{minutes} min {rest} s"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
 /// A length to three or four digits: `1.4TiB`. For exact numbers there is JSON.
 fn approximate(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -272,6 +369,15 @@ fn approximate(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        let cases =
+            [(0, "0 s"), (61, "1 min 1 s"), (3660, "1 h 1 min"), (7 * 86_400 - 1, "6 d 23 h")];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
 
     #[test]
     fn approximate_lengths_are_short() {

@@ -26,6 +26,8 @@ pub struct ObservedStore {
     pub uuid: Uuid,
     /// Its volumes, by identity.
     pub volumes: BTreeMap<Uuid, ObservedVolume>,
+    /// How fast it is scrubbed, in bytes a second; 0 for not at all.
+    pub scrub_rate: u64,
 }
 
 /// A volume in an open store.
@@ -63,6 +65,8 @@ pub enum Step {
     GrowVolume(VolumeRecord),
     /// Limit the volume as recorded.
     SetQos(VolumeRecord),
+    /// Scrub the store as recorded.
+    SetScrub(StoreRecord),
     /// Note the size that the store has: a volume never shrinks by itself.
     AdoptSize {
         /// The record as it is.
@@ -127,6 +131,9 @@ fn plan_stores(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
                     store.uuid, record.uuid
                 );
                 complain(steps, &record.name, reason);
+            } else if store.scrub_rate != record.scrub.effective() {
+                // The store does not remember it: each start brings it.
+                steps.push(Step::SetScrub(record.clone()));
             }
         } else {
             steps.push(Step::OpenStore(record.clone()));

@@ -4,7 +4,9 @@ mod wire;
 
 use std::collections::BTreeMap;
 
-use api::{BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, StoreName, VolumeName};
+use api::{
+    BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, ScrubPolicy, StoreName, VolumeName,
+};
 use uuid::Uuid;
 
 use crate::state::{Listing, Revision, StateError, StateStore};
@@ -18,6 +20,8 @@ pub struct StoreRecord {
     pub uuid: Uuid,
     /// Where it was when it was added.
     pub device: DevicePath,
+    /// Whether and how fast it shall be scrubbed.
+    pub scrub: ScrubPolicy,
 }
 
 /// A volume that shall be there (or shall go away: see [`Phase`]).

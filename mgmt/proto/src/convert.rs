@@ -1,10 +1,13 @@
 //! Conversions between messages and `api` types, one file for each service.
 
+mod care;
 mod export;
 mod node;
 mod snapshot;
 mod store;
 mod volume;
+
+pub use care::OneStore;
 
 use api::{ApiError, ByteLen};
 use uuid::Uuid;

@@ -4,13 +4,14 @@
 //! follow OpenMetrics: `holdfast_<part>_<what>`, units last, and `_total` is appended to counters
 //! by the encoder, never written here.
 
+mod store;
+mod volume;
+
 use std::fmt;
 
-use api::{
-    IoCounters, LatencyHistogram, NodeInfo, SpaceState, StatsSnapshot, StoreFlow, VolumeStats,
-};
+use api::{LatencyHistogram, NodeInfo, StatsSnapshot};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -46,8 +47,8 @@ impl Collector for Scrape {
         let mut families = Families { encoder };
         self.encode_node(&mut families)?;
         self.encode_shards(&mut families)?;
-        self.encode_stores(&mut families)?;
-        self.encode_volumes(&mut families)?;
+        store::encode(&self.stats.stores, &mut families)?;
+        volume::encode(&self.stats, &mut families)?;
         self.encode_transport(&mut families)
     }
 }
@@ -92,103 +93,6 @@ impl Scrape {
         to.gauges("shard_buffers_free", help, None, all().map(|(l, s)| (l, float(s.buffers_free))))
     }
 
-    fn encode_stores(&self, to: &mut Families<'_>) -> fmt::Result {
-        let bytes = || Some(Unit::Bytes);
-        let all = || {
-            self.stats.stores.iter().map(|store| (vec![("store", store.name.to_string())], store))
-        };
-        let help = "Bytes that volumes can use in all";
-        to.gauges(
-            "store_capacity",
-            help,
-            bytes(),
-            all().map(|(l, s)| (l, float(s.capacity.bytes()))),
-        )?;
-        let help = "Bytes that volumes use";
-        to.gauges("store_used", help, bytes(), all().map(|(l, s)| (l, float(s.used.bytes()))))?;
-        let help = "Bytes of the log region";
-        to.gauges("store_log", help, bytes(), all().map(|(l, s)| (l, float(s.log_size.bytes()))))?;
-        let help = "Bytes of the log that are not yet reusable";
-        let used = all().map(|(l, s)| (l, float(s.log_used.bytes())));
-        to.gauges("store_log_used", help, bytes(), used)?;
-        let help = "Checkpoints made";
-        to.counters("store_checkpoints", help, None, all().map(|(l, s)| (l, s.checkpoints)))?;
-        let help = "Bytes written to the device";
-        let written = all().map(|(l, s)| (l, s.device_written));
-        to.counters("store_device_written", help, bytes(), written)?;
-        let help = "Bytes read from the device";
-        let read = all().map(|(l, s)| (l, s.device_read));
-        to.counters("store_device_read", help, bytes(), read)?;
-        let help = "Blocks whose checksum did not match; none of them reached a host";
-        let errors = all().map(|(l, s)| (l, s.integrity_errors));
-        to.counters("store_integrity_errors", help, None, errors)?;
-        self.encode_flow(to)
-    }
-
-    fn encode_flow(&self, to: &mut Families<'_>) -> fmt::Result {
-        let all = || {
-            self.stats
-                .stores
-                .iter()
-                .map(|store| (vec![("store", store.name.to_string())], store.flow))
-        };
-        type Pick = fn(StoreFlow) -> u64;
-        let bytes: [(&str, &str, Pick); 4] = [
-            ("store_host_written", "Bytes that hosts wrote", |f| f.host_written),
-            ("store_log_written", "Bytes written to the log", |f| f.log_written),
-            ("store_data_written", "Bytes written to extents", |f| f.data_written),
-            ("store_metadata_written", "Bytes written to the map", |f| f.metadata_written),
-        ];
-        for (name, help, pick) in bytes {
-            to.counters(name, help, Some(Unit::Bytes), all().map(|(l, f)| (l, pick(f))))?;
-        }
-        let counters: [(&str, &str, Pick); 6] = [
-            ("store_writes_delayed", "Writes delayed for log space", |f| f.writes_delayed),
-            ("store_writes_held", "Writes held for log space", |f| f.writes_held),
-            ("store_writes_timed_out", "Writes that waited too long", |f| f.writes_timed_out),
-            ("store_writes_no_space", "Writes refused by a full store", |f| f.writes_no_space),
-            ("store_copied_extents", "Extents copied for snapshots", |f| f.copied_extents),
-            ("store_healed_pages", "Pages healed from their copy", |f| f.healed_pages),
-        ];
-        for (name, help, pick) in counters {
-            to.counters(name, help, None, all().map(|(l, f)| (l, pick(f))))?;
-        }
-        let help = "Bytes written to the device for each byte that hosts wrote";
-        let amplification = all().filter(|(_, f)| f.host_written > 0).map(|(l, f)| {
-            let device = f.log_written + f.data_written + f.metadata_written;
-            (l, float(device) / float(f.host_written))
-        });
-        to.gauges("store_write_amplification", help, None, amplification)?;
-        let help = "Writes that wait now";
-        to.gauges("store_writes_waiting", help, None, all().map(|(l, f)| (l, float(f.waiting))))?;
-        let help = "What the log asks of writers: 0 nothing, 1 a delay, 2 to wait";
-        let pressure = all().map(|(l, f)| (l, f64::from(f.pressure)));
-        to.gauges("store_pressure", help, None, pressure)?;
-        let help = "How full the store is: 0 ample, 1 low, 2 full";
-        let space = all().map(|(l, f)| {
-            let level = match f.space {
-                SpaceState::Ample => 0.0,
-                SpaceState::Low => 1.0,
-                SpaceState::Full => 2.0,
-            };
-            (l, level)
-        });
-        to.gauges("store_space", help, None, space)
-    }
-
-    fn encode_volumes(&self, to: &mut Families<'_>) -> fmt::Result {
-        let all = || self.stats.volumes.iter().flat_map(kinds);
-        let help = "I/O operations finished, failed ones included";
-        to.counters("volume_operations", help, None, all().map(|(l, c)| (l, c.operations)))?;
-        let help = "Bytes moved for hosts";
-        let moved = all().map(|(l, c)| (l, c.bytes));
-        to.counters("volume_moved", help, Some(Unit::Bytes), moved)?;
-        let help = "I/O operations that failed";
-        to.counters("volume_errors", help, None, all().map(|(l, c)| (l, c.errors)))?;
-        let measured = all().filter_map(|(l, c)| Some((l, c.latency.as_ref()?)));
-        to.histograms("volume_latency", "Time from request to completion", measured)
-    }
-
     fn encode_transport(&self, to: &mut Families<'_>) -> fmt::Result {
         let stats = &self.stats.transport;
         let gauges = [
@@ -217,23 +121,15 @@ impl Scrape {
     }
 }
 
-/// The counters of a volume, by kind of operation.
-fn kinds(volume: &VolumeStats) -> impl Iterator<Item = (Labels, &IoCounters)> {
-    let kinds = [
-        ("read", &volume.read),
-        ("write", &volume.write),
-        ("flush", &volume.flush),
-        ("deallocate", &volume.deallocate),
-    ];
-    kinds.into_iter().map(|(kind, counters)| {
-        (vec![("volume", volume.name.to_string()), ("operation", kind.to_owned())], counters)
-    })
-}
-
 /// Exact up to 2^53, which is 9 PB or 285 years of nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
 fn float(value: u64) -> f64 {
     value as f64
+}
+
+/// Nanoseconds as seconds.
+fn seconds(ns: u64) -> f64 {
+    float(ns) / 1e9
 }
 
 /// Writes families of metrics.
@@ -249,22 +145,23 @@ impl Families<'_> {
         unit: Option<Unit>,
         samples: impl IntoIterator<Item = (Labels, u64)>,
     ) -> fmt::Result {
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let mut family =
-            self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        for (labels, value) in samples {
-            if labels.is_empty() {
-                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            } else {
-                family
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
+        let what = (name, help, unit, MetricType::Counter);
+        self.scalars(what, samples, |to, value| {
+            to.encode_counter::<NoLabelSet, _, u64>(value, None)
+        })
+    }
+
+    /// A counter of seconds, which come in parts.
+    fn counters_of_time(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let what = (name, help, Some(Unit::Seconds), MetricType::Counter);
+        self.scalars(what, samples, |to, value| {
+            to.encode_counter::<NoLabelSet, _, u64>(value, None)
+        })
     }
 
     fn gauges(
@@ -274,17 +171,27 @@ impl Families<'_> {
         unit: Option<Unit>,
         samples: impl IntoIterator<Item = (Labels, f64)>,
     ) -> fmt::Result {
+        let what = (name, help, unit, MetricType::Gauge);
+        self.scalars(what, samples, |to, value| to.encode_gauge(value))
+    }
+
+    /// Writes a family of single numbers; none at all when there are no samples.
+    fn scalars<T>(
+        &mut self,
+        (name, help, unit, kind): (&str, &str, Option<Unit>, MetricType),
+        samples: impl IntoIterator<Item = (Labels, T)>,
+        write: impl Fn(&mut MetricEncoder<'_>, &T) -> fmt::Result,
+    ) -> fmt::Result {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
-        let mut family =
-            self.encoder.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, value) in samples {
             if labels.is_empty() {
-                family.encode_gauge(&value)?;
+                write(&mut family, &value)?;
             } else {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
+                write(&mut family.encode_family(&labels)?, &value)?;
             }
         }
         Ok(())
@@ -304,7 +211,6 @@ impl Families<'_> {
         let mut family =
             self.encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
         for (labels, histogram) in samples {
-            let seconds = |ns: u64| float(ns) / 1e9;
             let mut buckets: Vec<(f64, u64)> =
                 histogram.buckets.iter().map(|&(upper, count)| (seconds(upper), count)).collect();
             buckets.push((f64::INFINITY, histogram.overflow));

@@ -68,7 +68,11 @@ impl Control {
                 };
                 (volume.uuid, seen)
             });
-            let seen = ObservedStore { uuid: store.uuid, volumes: volumes.collect() };
+            let seen = ObservedStore {
+                uuid: store.uuid,
+                volumes: volumes.collect(),
+                scrub_rate: store.scrub_rate,
+            };
             observed.stores.insert(kept.record.name.clone(), seen);
         }
         for export in self.plane.exports().await? {
@@ -93,6 +97,10 @@ impl Control {
             Step::ConfirmVolume(record) => self.confirm(record).await,
             Step::GrowVolume(record) => self.resize_in_store(desired, record, false).await,
             Step::SetQos(record) => self.limit_in_store(desired, record).await,
+            Step::SetScrub(record) => {
+                let rate = record.scrub.effective();
+                self.plane.store_scrub(record.uuid, rate, false).await
+            }
             Step::AdoptSize { record, size } => {
                 let record = VolumeRecord { size: *size, ..record.clone() };
                 self.put(&volume_key(&record.name), record.encode()).await
@@ -130,7 +138,7 @@ impl Control {
 /// What a step is about: the name under which its failure is a trouble.
 fn subject_of(step: &Step) -> String {
     match step {
-        Step::OpenStore(record) => record.name.to_string(),
+        Step::OpenStore(record) | Step::SetScrub(record) => record.name.to_string(),
         Step::CreateVolume(record)
         | Step::ConfirmVolume(record)
         | Step::GrowVolume(record)

@@ -4,8 +4,9 @@
 //! make it again. The store alone remembers snapshots, and nothing is written here before or after.
 
 use api::{
-    ApiError, Changed, DiffStep, EventKind, Qos, Snapshot, SnapshotCreate, SnapshotList,
-    SnapshotPath, Volume, VolumeClone, VolumeDiff, VolumeName, VolumeRestore,
+    ApiError, Changed, DiffStep, DiffTarget, EventKind, Qos, SNAPSHOT_RESERVED, Snapshot,
+    SnapshotCreate, SnapshotList, SnapshotPath, Volume, VolumeClone, VolumeDiff, VolumeName,
+    VolumeRestore,
 };
 use cluster::{Expected, Phase, VolumeRecord, volume_key};
 use uuid::Uuid;
@@ -46,6 +47,36 @@ impl Control {
             self.note(EventKind::SnapshotCreated, &snapshot.path, message, id);
         }
         Ok(Changed { value, changed })
+    }
+
+    /// A snapshot for a comparison, which nobody hears of.
+    pub(super) async fn freeze(
+        &self,
+        volume: VolumeName,
+        id: &str,
+    ) -> Result<SnapshotPath, ApiError> {
+        let _guard = self.mutate().await?;
+        let view = self.view().await?;
+        let name = format!("{SNAPSHOT_RESERVED}{}", Uuid::new_v4().simple()).parse()?;
+        let path = SnapshotPath { volume, name };
+        let (store, group) = self.group(&view, std::slice::from_ref(&path)).await?;
+        self.plane.snapshots_create(store, group).await?;
+        tracing::debug!(snapshot = %path, request_id = id, "taken for a comparison");
+        Ok(path)
+    }
+
+    /// Deletes what comparisons left over that a former run did not end.
+    pub(crate) async fn clear_frozen(&self) -> Result<(), ApiError> {
+        let view = self.view().await?;
+        for kept in view.desired.volumes.values() {
+            let snapshots = view.plane_snapshots(&kept.record);
+            for snapshot in snapshots.filter(|one| one.name.starts_with(SNAPSHOT_RESERVED)) {
+                let store = store_uuid(&view.desired, &kept.record)?;
+                self.plane.snapshot_destroy(store, snapshot.uuid).await?;
+                tracing::info!(volume = %kept.record.name, snapshot = snapshot.name, "left over");
+            }
+        }
+        Ok(())
     }
 
     /// What the store is asked for; a group is of one store.
@@ -117,8 +148,10 @@ impl Control {
         let Ok(snapshot) = view.snapshot(path) else { return Ok(None) };
         let store = store_uuid(&view.desired, &kept.record)?;
         self.plane.snapshot_destroy(store, snapshot.uuid).await?;
-        let message = format!("snapshot {} is deleted", snapshot.uuid);
-        self.note(EventKind::SnapshotDeleted, path, message, id);
+        if !path.is_reserved() {
+            let message = format!("snapshot {} is deleted", snapshot.uuid);
+            self.note(EventKind::SnapshotDeleted, path, message, id);
+        }
         Ok(Some(snapshot))
     }
 
@@ -207,13 +240,16 @@ impl Control {
 
     pub(super) async fn diff(&self, request: &VolumeDiff, from: u64) -> Result<DiffStep, ApiError> {
         let view = self.view().await?;
-        let (store, of) = view.locate(request.of())?;
+        let DiffTarget::Snapshot(target) = request.of() else {
+            return Err(ApiError::invalid("of", "it is not a snapshot", "freeze the volume first"));
+        };
+        let (store, of) = view.locate(target)?;
         let base = match request.base() {
             None => None,
             Some(path) => {
                 let (other, uuid) = view.locate(path)?;
                 if other != store {
-                    let reason = format!("{path} and {} are in different stores", request.of());
+                    let reason = format!("{path} and {} are in different stores", target);
                     return Err(ApiError::invalid("base", reason, "compare within one store"));
                 }
                 Some(uuid)

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use api::{
-    ApiError, ByteLen, Changed, DevicePath, EventKind, Store, StoreAdd, StoreInit, StoreName,
+    ApiError, ByteLen, Changed, DevicePath, EventKind, LogSize, ScrubPolicy, Store, StoreAdd,
+    StoreInit, StoreName, StoreState,
 };
 use bdev_uring::Allocation;
 use cluster::{Desired, Expected, StoreRecord, store_key};
@@ -21,21 +22,23 @@ impl Control {
         id: &str,
     ) -> Result<Changed<Store>, ApiError> {
         let _guard = self.mutate().await?;
-        let StoreInit { name, device, file_size, force_overwrite } = request;
+        let StoreInit { name, device, file_size, log_size, force_overwrite } = request;
         let desired = self.desired().await?;
         if let Some(kept) = desired.stores.get(&name) {
-            return self.existing_store(&kept.record, &device, id).await;
+            let found = self.existing_store(&kept.record, &device, id).await?;
+            return same_log(found, log_size);
         }
         refuse_device_in_use(&desired, &device)?;
-        prepare(&device, file_size, force_overwrite).await?;
+        prepare(&device, file_size, log_size, force_overwrite).await?;
         let uuid = Uuid::new_v4();
-        let store = self.plane.store_format(device.clone(), uuid).await?;
+        let store = self.plane.store_format(device.clone(), uuid, log_size).await?;
         if store.uuid != uuid {
             return Err(ApiError::internal("the data plane formatted another store"));
         }
-        let record = StoreRecord { name, uuid, device };
+        let record = StoreRecord { name, uuid, device, scrub: ScrubPolicy::default() };
         self.keep(&store_key(&record.name), Expected::Absent, Some(record.encode())).await?;
-        let message = format!("store {uuid} of {} is written on {}", store.capacity, record.device);
+        let capacity = store.numbers.capacity;
+        let message = format!("store {uuid} of {capacity} is written on {}", record.device);
         self.note(EventKind::StoreCreated, &record.name, message, id);
         let value = self.view().await?.describe_store(&record);
         Ok(Changed { value, changed: true })
@@ -54,7 +57,7 @@ impl Control {
         }
         refuse_device_in_use(&desired, &device)?;
         let store = self.plane.store_open(device.clone()).await?;
-        let record = StoreRecord { name, uuid: store.uuid, device };
+        let record = StoreRecord { name, uuid: store.uuid, device, scrub: ScrubPolicy::default() };
         self.keep(&store_key(&record.name), Expected::Absent, Some(record.encode())).await?;
         let message = format!("store {} is open on {}", record.uuid, record.device);
         self.note(EventKind::StoreOpened, &record.name, message, id);
@@ -78,7 +81,8 @@ impl Control {
                 difference: format!("it is on {}", record.device),
             });
         }
-        let failed = self.troubles().stores.remove(&record.name).is_some();
+        let closed = self.troubles().stores.remove(&record.name).is_some();
+        let failed = closed || self.close_failed(record).await?;
         if failed {
             self.reconcile().await?;
             if let Some(reason) = self.troubles().stores.get(&record.name).cloned() {
@@ -90,6 +94,22 @@ impl Control {
         }
         let value = self.view().await?.describe_store(record);
         Ok(Changed { value, changed: failed })
+    }
+
+    /// Closes a store whose device failed while it was open, so that it can be opened again. Its
+    /// hosts, which see nothing but errors, are disconnected until then.
+    async fn close_failed(&self, record: &StoreRecord) -> Result<bool, ApiError> {
+        let view = self.view().await?;
+        let open = view.stores.get(&record.uuid);
+        if open.is_none_or(|store| store.failure.is_empty()) {
+            return Ok(false);
+        }
+        for export in view.exports.into_values().filter(|export| export.store == record.uuid) {
+            self.plane.export_remove(export.nqn).await?;
+        }
+        self.plane.store_close(record.uuid).await?;
+        self.troubles().failed.remove(&record.name);
+        Ok(true)
     }
 
     /// Opens a recorded store, and makes sure that it is the recorded one.
@@ -131,6 +151,19 @@ impl Control {
     }
 }
 
+/// A log keeps the size that it was made with.
+fn same_log(found: Changed<Store>, wanted: Option<LogSize>) -> Result<Changed<Store>, ApiError> {
+    let Store { name, log_size, state, .. } = &found.value;
+    if wanted.is_none_or(|wanted| wanted.len() == *log_size) || *state == StoreState::Offline {
+        return Ok(found);
+    }
+    Err(ApiError::AlreadyExists {
+        what: "store".to_owned(),
+        name: name.to_string(),
+        difference: format!("its log has {log_size}"),
+    })
+}
+
 fn refuse_device_in_use(desired: &Desired, device: &DevicePath) -> Result<(), ApiError> {
     let real = |path: &DevicePath| std::fs::canonicalize(path.as_str()).ok();
     let wanted = real(device);
@@ -151,16 +184,18 @@ fn refuse_device_in_use(desired: &Desired, device: &DevicePath) -> Result<(), Ap
 async fn prepare(
     device: &DevicePath,
     file_size: Option<ByteLen>,
+    log_size: Option<LogSize>,
     force_overwrite: bool,
 ) -> Result<(), ApiError> {
     let device = device.clone();
-    let work = move || prepare_now(&device, file_size, force_overwrite);
+    let work = move || prepare_now(&device, file_size, log_size, force_overwrite);
     tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
 }
 
 fn prepare_now(
     device: &DevicePath,
     file_size: Option<ByteLen>,
+    log_size: Option<LogSize>,
     force_overwrite: bool,
 ) -> Result<(), ApiError> {
     let path = Path::new(device.as_str());
@@ -172,6 +207,12 @@ fn prepare_now(
         let reason = format!("{device} has only {size} bytes");
         let hint = format!("a store needs at least {}", ByteLen::from_bytes(DEVICE_BYTES_MIN));
         return Err(ApiError::invalid("device", reason, hint));
+    }
+    let log = log_size.map_or(0, |log| log.len().bytes());
+    if log > size / 2 {
+        let (log, half) = (ByteLen::from_bytes(log), ByteLen::from_bytes(size / 2));
+        let reason = format!("a log of {log} is more than half of {device}");
+        return Err(ApiError::invalid("log_size", reason, format!("ask for at most {half}")));
     }
     if found.is_empty() || force_overwrite {
         return Ok(());

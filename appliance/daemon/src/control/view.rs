@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    ApiError, ByteLen, Export, Nqn, Session, StatsSnapshot, Store, StoreName, StoreState,
-    StoreStats, Volume, VolumeName, VolumeState, VolumeStats,
+    ApiError, ByteLen, Export, Nqn, Session, SnapshotPath, SnapshotStats, StatsSnapshot, Store,
+    StoreName, StoreState, StoreStats, Volume, VolumeName, VolumeState, VolumeStats,
 };
 use cluster::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
 use uuid::Uuid;
@@ -62,31 +62,32 @@ impl Control {
             let Some(store) = view.stores.get(&kept.record.uuid) else { continue };
             stores.push(StoreStats {
                 name: kept.record.name.clone(),
-                capacity: store.capacity,
-                used: store.used,
-                log_size: store.log_size,
-                log_used: store.log_used,
-                checkpoints: store.checkpoints,
-                device_written: store.device_written,
-                device_read: store.device_read,
-                integrity_errors: store.integrity_errors,
-                flow: store.flow,
+                scrub_policy: kept.record.scrub,
+                numbers: store.numbers.clone(),
             });
         }
-        let mut volumes = Vec::new();
+        let (mut volumes, mut snapshots) = (Vec::new(), Vec::new());
         for kept in view.desired.volumes.values() {
-            let Some(io) = plane.volumes.remove(&kept.record.uuid) else { continue };
-            let name = kept.record.name.clone();
-            let (read, write) = (io.read, io.write);
+            let record = &kept.record;
+            let Some(volume) = view.plane_volume(record) else { continue };
+            let taken = snapshots.len();
+            snapshots.extend(view.plane_snapshots(record).filter_map(|snapshot| {
+                let name = snapshot.name.parse().ok()?;
+                let path = SnapshotPath { volume: record.name.clone(), name };
+                Some(SnapshotStats { path, referenced: snapshot.referenced })
+            }));
             volumes.push(VolumeStats {
-                name,
-                read,
-                write,
-                flush: io.flush,
-                deallocate: io.deallocate,
+                name: record.name.clone(),
+                size: record.size,
+                used: volume.used,
+                snapshots: u64::try_from(snapshots.len() - taken).unwrap_or(u64::MAX),
+                throttled: volume.throttled,
+                throttled_ns: volume.throttled_ns,
+                io: plane.volumes.remove(&record.uuid),
             });
         }
-        Ok(StatsSnapshot { shards: plane.shards, stores, volumes, transport: plane.transport })
+        let (shards, transport) = (plane.shards, plane.transport);
+        Ok(StatsSnapshot { shards, stores, volumes, snapshots, transport })
     }
 }
 
@@ -96,17 +97,21 @@ impl View {
     }
 
     pub(super) fn describe_store(&self, record: &StoreRecord) -> Store {
-        let StoreRecord { name, uuid, device } = record.clone();
+        let StoreRecord { name, uuid, device, .. } = record.clone();
         let trouble = self.troubles.stores.get(&name).cloned();
         match (self.stores.get(&uuid), trouble) {
             (Some(store), None) => Store {
                 name,
                 uuid,
                 device,
-                state: StoreState::Online,
+                state: match store.failure.is_empty() {
+                    true => StoreState::Online,
+                    false => StoreState::Failed,
+                },
                 reason: store.failure.clone(),
-                capacity: store.capacity,
-                used: store.used,
+                capacity: store.numbers.capacity,
+                used: store.numbers.used,
+                log_size: store.numbers.log_size,
                 volumes: u32::try_from(store.volumes.len()).unwrap_or(u32::MAX),
                 backend: store.backend.clone(),
             },
@@ -118,6 +123,7 @@ impl View {
                 reason: trouble.unwrap_or_else(|| "it is not open".to_owned()),
                 capacity: ByteLen::default(),
                 used: ByteLen::default(),
+                log_size: ByteLen::default(),
                 volumes: 0,
                 backend: String::new(),
             },

@@ -171,6 +171,8 @@ impl Control {
             block_size: record.block_size,
             used: ByteLen::default(),
             qos: Qos::default(),
+            throttled: 0,
+            throttled_ns: 0,
         };
         let created = match record.origin {
             None => self.plane.volume_create(store, volume).await?,

@@ -4,6 +4,7 @@
 //! Commands to shards are answered some turns later through tickets; waiting for one blocks, so it
 //! happens on Tokio's threads for blocking work, never on those that serve operators.
 
+mod care;
 mod convert;
 mod exports;
 mod snapshots;
@@ -14,7 +15,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::{ApiError, ByteLen, DevicePath, DiffStep, HostAccess, Nqn, Qos, Reply, Session};
+use api::{
+    ApiError, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Reply, Session,
+    StoreCheck,
+};
 use bdev::Bdev;
 use bdev_uring::{FileDisk, FileOptions, IoBackend};
 use node::{Format, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, VolumeStatus};
@@ -22,8 +26,8 @@ use reactor::{Reactor, ReactorStats};
 use uuid::Uuid;
 
 use super::{
-    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneStats, PlaneStore,
-    PlaneVolume,
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotices, PlaneRefusal, PlaneStats,
+    PlaneStore, PlaneVolume,
 };
 use convert::{api_error, plane_store, plane_volume};
 use exports::Exported;
@@ -86,7 +90,7 @@ impl Shared {
             .ok_or_else(|| ApiError::unavailable(format!("store {store} is not open")))
     }
 
-    fn open(&self, device: &DevicePath, format: Option<Uuid>) -> Result<PlaneStore, ApiError> {
+    fn open(&self, device: &DevicePath, format: Option<Format>) -> Result<PlaneStore, ApiError> {
         let path = Path::new(device.as_str());
         let options =
             FileOptions { backend: self.backend, block_size: Some(4096), ..FileOptions::default() };
@@ -96,7 +100,6 @@ impl Shared {
         })?;
         tracing::info!(%device, "{}", disk.selection());
         let disk = Arc::new(disk);
-        let format = format.map(|uuid| Format { uuid: uuid.into_bytes(), log_bytes: None });
         let spec = StoreSpec::Device { device: Arc::clone(&disk) as Arc<dyn Bdev>, format };
         let (id, ticket) = self.handle.open_store(spec).map_err(api_error)?;
         let status = match ticket.wait() {
@@ -128,6 +131,7 @@ impl Shared {
             let hint = "a store must not be open twice: destroy the copy, or use another node";
             return Err(ApiError::precondition(reason, hint));
         }
+        self.tell_time(crate::events::now_ms() / 1000)?;
         plane_store(status, backend)
     }
 
@@ -247,8 +251,35 @@ impl DataPlane for ReactorPlane {
         Box::pin(self.blocking(Shared::listen))
     }
 
-    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore> {
-        Box::pin(self.blocking(move |shared| shared.open(&device, Some(uuid))))
+    fn store_format(
+        &self,
+        device: DevicePath,
+        uuid: Uuid,
+        log: Option<LogSize>,
+    ) -> Reply<'_, PlaneStore> {
+        let log_bytes = log.map(|log| log.len().bytes());
+        let format = Format { uuid: uuid.into_bytes(), log_bytes };
+        Box::pin(self.blocking(move |shared| shared.open(&device, Some(format))))
+    }
+
+    fn store_check(&self, store: Uuid) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.check(store)))
+    }
+
+    fn store_check_status(&self, store: Uuid) -> Reply<'_, StoreCheck> {
+        Box::pin(self.blocking(move |shared| shared.check_status(store)))
+    }
+
+    fn store_scrub(&self, store: Uuid, rate: u64, start: bool) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.scrub(store, rate, start)))
+    }
+
+    fn store_notices(&self, store: Uuid) -> Reply<'_, PlaneNotices> {
+        Box::pin(self.blocking(move |shared| shared.notices(store)))
+    }
+
+    fn tell_time(&self, unix_seconds: u64) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.tell_time(unix_seconds)))
     }
 
     fn store_open(&self, device: DevicePath) -> Reply<'_, PlaneStore> {

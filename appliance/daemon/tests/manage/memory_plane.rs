@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use api::{
-    ApiError, ByteLen, ChangedRange, DevicePath, DiffStep, HostAccess, IoCounters,
-    LatencyHistogram, Nqn, Qos, Reply, Session, ShardStats,
+    ApiError, ByteLen, ChangedRange, CheckReport, DevicePath, DiffStep, HostAccess, IoCounters,
+    LatencyHistogram, LogSize, Nqn, Qos, Reply, Session, ShardStats, StoreCheck, StoreNumbers,
+    VolumeIo,
 };
 use daemon::{
-    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneRefusal, PlaneSnapshot, PlaneStats,
-    PlaneStore, PlaneVolume, VolumeIo,
+    DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotices, PlaneRefusal, PlaneSnapshot,
+    PlaneStats, PlaneStore, PlaneVolume,
 };
 use uuid::Uuid;
 
@@ -33,11 +34,38 @@ struct Inner {
     drained: bool,
     /// What the next change fails with.
     failure: Option<ApiError>,
+    /// How checks end.
+    check: StoreCheck,
+    /// What stores noticed.
+    notices: PlaneNotices,
+    /// What time it was said to be.
+    time: u64,
 }
 
 impl MemoryPlane {
     pub(crate) fn new(devices: Devices) -> Self {
-        Self { devices, inner: Mutex::default() }
+        let check = StoreCheck::Done(CheckReport::default());
+        Self { devices, inner: Mutex::new(Inner { check, ..Inner::default() }) }
+    }
+
+    /// Lets checks end like this.
+    pub(crate) fn check_ends(&self, check: StoreCheck) {
+        self.inner.lock().unwrap().check = check;
+    }
+
+    /// Lets stores notice damage.
+    pub(crate) fn notice(&self, notices: PlaneNotices) {
+        self.inner.lock().unwrap().notices = notices;
+    }
+
+    /// What time it was said to be last.
+    pub(crate) fn time(&self) -> u64 {
+        self.inner.lock().unwrap().time
+    }
+
+    /// Changes what the open stores say of themselves.
+    pub(crate) fn stores_say(&self, change: impl FnMut(&mut PlaneStore)) {
+        self.devices.lock().unwrap().values_mut().for_each(change);
     }
 
     /// Lets the next change fail.
@@ -137,26 +165,26 @@ impl DataPlane for MemoryPlane {
         ready(Ok(()))
     }
 
-    fn store_format(&self, device: DevicePath, uuid: Uuid) -> Reply<'_, PlaneStore> {
+    fn store_format(
+        &self,
+        device: DevicePath,
+        uuid: Uuid,
+        log: Option<LogSize>,
+    ) -> Reply<'_, PlaneStore> {
         if let Err(error) = self.take_failure() {
             return ready(Err(error));
         }
         let size = std::fs::metadata(device.as_str()).map_or(0, |metadata| metadata.len());
         let store = PlaneStore {
             uuid,
-            capacity: ByteLen::from_bytes(size),
-            used: ByteLen::default(),
-            log_size: ByteLen::from_bytes(16 << 20),
-            log_used: ByteLen::default(),
-            checkpoints: 0,
-            device_written: 0,
-            device_read: 0,
-            integrity_errors: 0,
-            flow: api::StoreFlow::default(),
-            failure: String::new(),
+            numbers: StoreNumbers {
+                capacity: ByteLen::from_bytes(size),
+                log_size: log.map_or(ByteLen::from_bytes(16 << 20), LogSize::len),
+                ..StoreNumbers::default()
+            },
+            scrub_rate: api::SCRUB_RATE_DEFAULT,
             backend: "memory".to_owned(),
-            volumes: vec![],
-            snapshots: vec![],
+            ..PlaneStore::default()
         };
         self.devices.lock().unwrap().insert(device.clone(), store.clone());
         self.inner.lock().unwrap().open.insert(uuid, device);
@@ -170,13 +198,55 @@ impl DataPlane for MemoryPlane {
         self.inner.lock().unwrap().open.insert(store.uuid, device.clone());
         // As a store does: it does not remember limits.
         let mut devices = self.devices.lock().unwrap();
-        let volumes = &mut devices.get_mut(&device).unwrap().volumes;
-        volumes.iter_mut().for_each(|volume| volume.qos = Qos::default());
+        let open = devices.get_mut(&device).unwrap();
+        open.scrub_rate = api::SCRUB_RATE_DEFAULT;
+        open.failure.clear();
+        open.numbers.health = api::DeviceHealth::default();
+        open.volumes.iter_mut().for_each(|volume| volume.qos = Qos::default());
         ready(Ok(store))
     }
 
     fn store_close(&self, store: Uuid) -> Reply<'_, ()> {
         self.inner.lock().unwrap().open.remove(&store);
+        ready(Ok(()))
+    }
+
+    fn store_check(&self, store: Uuid) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            store.numbers.check.running = true;
+            Ok(())
+        }))
+    }
+
+    /// Two looks: the first one finds it half done.
+    fn store_check_status(&self, store: Uuid) -> Reply<'_, StoreCheck> {
+        let outcome = self.inner.lock().unwrap().check.clone();
+        ready(self.change(store, |store| {
+            if std::mem::take(&mut store.numbers.check.running) {
+                return Ok(StoreCheck::Running { read: 1 << 19, total: 1 << 20 });
+            }
+            if let StoreCheck::Done(report) = &outcome {
+                store.numbers.check.done += 1;
+                store.numbers.check.found = u64::try_from(report.findings.len()).unwrap();
+            }
+            Ok(outcome)
+        }))
+    }
+
+    fn store_scrub(&self, store: Uuid, rate: u64, start: bool) -> Reply<'_, ()> {
+        ready(self.change(store, |store| {
+            store.scrub_rate = rate;
+            store.numbers.scrub.running = rate > 0 && (start || store.numbers.scrub.running);
+            Ok(())
+        }))
+    }
+
+    fn store_notices(&self, _store: Uuid) -> Reply<'_, PlaneNotices> {
+        ready(Ok(std::mem::take(&mut self.inner.lock().unwrap().notices)))
+    }
+
+    fn tell_time(&self, unix_seconds: u64) -> Reply<'_, ()> {
+        self.inner.lock().unwrap().time = unix_seconds;
         ready(Ok(()))
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use bdev::Rng;
 
 use crate::host::{BLOCKS, Host, address};
-use crate::stand::{Process, dir, holdfast, ok, start, start_with_volume};
+use crate::stand::{Process, dir, holdfast, metric, ok, start, start_with_volume};
 
 /// Blocks of a unit of comparison.
 const UNIT_BLOCKS: u64 = 16;
@@ -85,7 +85,9 @@ fn snapshots_clones_and_restores_hold_what_they_say_through_kill_9() {
     ok(dir, "export add test --allow-any-host");
     let mut test = db_one.clone();
     write(dir, "test", &mut rng, &mut test);
-    write(dir, "db", &mut rng, &mut db);
+    let third_units = write(dir, "db", &mut rng, &mut db);
+    assert_eq!(diff(dir, "db --base db@two"), third_units, "since then, until now");
+    assert!(!ok(dir, "volume snapshot list").contains("tmp"), "it left nothing behind");
     process = kill_and_start(process, dir);
     verify(dir, "test", &test);
     verify(dir, "db", &db);
@@ -117,6 +119,8 @@ fn snapshots_clones_and_restores_hold_what_they_say_through_kill_9() {
     assert_eq!(holdfast(dir, "volume show db").0, 3);
     assert!(ok(dir, "volume snapshot list").starts_with("NAME"), "log@one is left");
     assert!(ok(dir, "node info").contains("health:      ready"));
+    let text = ok(dir, "store check");
+    assert!(text.contains("maps, owners and space agree"), "{text}");
     process.signal("-TERM");
     assert_eq!(process.wait().0, Some(0));
 }
@@ -130,12 +134,22 @@ fn limits_are_back_after_kill_9_and_hold_a_host_back() {
     let process = kill_and_start(process, dir);
     assert_eq!(ok(dir, "volume qos db"), "volume db: 10 operations/s (burst 10)\n");
     let mut host = Host::connect(address(dir)).unwrap();
-    let before = std::time::Instant::now();
+    let throttled = || metric(dir, "holdfast_volume_throttled_total{volume=\"db\"}");
+    let waited = || metric(dir, "holdfast_volume_throttled_time_seconds_total{volume=\"db\"}");
+    for block in 0..3 {
+        host.write(block, &[1]);
+    }
+    assert_eq!((throttled(), waited()), (0.0, 0.0), "ten at once are allowed");
     for block in 0..25 {
         host.write(block, &[1]);
     }
-    // Ten at once, and fifteen in the one and a half seconds after.
-    assert!(before.elapsed() >= std::time::Duration::from_millis(1400), "{:?}", before.elapsed());
+    let (times, seconds) = (throttled(), waited());
+    assert!(times > 0.0 && seconds > 0.0, "{times} times, {seconds} s");
+    ok(dir, "volume qos db --unlimited");
+    for block in 0..100 {
+        host.write(block, &[1]);
+    }
+    assert!(throttled() <= times, "nothing waits any more");
     process.signal("-KILL");
     process.wait();
 }
@@ -149,6 +163,9 @@ fn a_volume_shrinks_only_where_nothing_is_written() {
     host.write(0, &[1]);
     ok(dir, "volume resize db --size 16MiB");
     host.write(2048 + 512, &[7]);
+    let (code, text) = holdfast(dir, "volume resize db --size 12MiB");
+    assert_eq!(code, 5, "without the flag: {text}");
+    assert!(text.contains("--shrink"), "{text}");
     let (code, text) = holdfast(dir, "volume resize db --size 8MiB --shrink");
     assert_eq!(code, 5, "{text}");
     assert!(text.contains("there is data beyond the new size"), "{text}");

@@ -1,6 +1,7 @@
 //! A real `holdfastd` in a temporary directory.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -30,7 +31,8 @@ pub(crate) fn dir() -> TempDir {
     let text = format!(
         "node_name = \"test\"\nstate_dir = \"{path}/state\"\n\
          [nvme_tcp]\nlisten = [\"127.0.0.1:0\"]\ndiscovery = [\"127.0.0.1:0\"]\n\
-         [management]\nsocket = \"{path}/s\"\n[memory]\nbuffers_per_core = \"64MiB\"\n"
+         [management]\nsocket = \"{path}/s\"\nhttp = \"127.0.0.1:0\"\n\
+         [memory]\nbuffers_per_core = \"64MiB\"\n"
     );
     std::fs::write(dir.path().join("holdfastd.toml"), text).unwrap();
     dir
@@ -137,6 +139,18 @@ pub(crate) fn holdfast(dir: &Path, line: &str) -> (u8, String) {
     let code = cli::run(args, &mut terminal);
     out.extend(err);
     (code, String::from_utf8(out).unwrap())
+}
+
+/// A number among the metrics of the node, by its name with its labels.
+pub(crate) fn metric(dir: &Path, name: &str) -> f64 {
+    let text = std::fs::read_to_string(dir.join("state/endpoints.json")).unwrap();
+    let endpoints: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut stream = TcpStream::connect(endpoints["http"].as_str().unwrap()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
 pub(crate) fn ok(dir: &Path, line: &str) -> String {

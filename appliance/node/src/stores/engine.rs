@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use bdev::{Bdev, Instant, Pool, Queue, QueueCx};
 use volume::{
-    ControlError, Engine, Event, FormatOptions, Health, NewClone, NewSnapshot, NewVolume, Options,
-    Shrink, Token, VolumeQueue,
+    CheckStatus, ControlError, Engine, Event, FormatOptions, Health, NewClone, NewSnapshot,
+    NewVolume, Options, Shrink, Token, VolumeQueue,
 };
 
 use super::Store;
+use super::notices::Kept;
 use super::walk::Walk;
 use crate::command::{
-    Answer, CloneSpec, Format, NodeError, Qos, SnapshotSpec, SnapshotStatus, StoreStatus, Task,
-    VolumeId, VolumeSpec, VolumeStatus,
+    Answer, CheckSummary, CloneSpec, Format, NodeError, Notice, Notices, Qos, SnapshotSpec,
+    SnapshotStatus, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::limits::{DEVICE_QUEUE_DEPTH, QUEUE_DEPTH};
 
@@ -28,6 +29,8 @@ pub(crate) struct EngineStore {
     answer: Option<Result<Answer, NodeError>>,
     /// Why the engine does not write any more.
     failure: String,
+    check: CheckSummary,
+    notices: Kept,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,8 +64,16 @@ impl EngineStore {
             }
         };
         let engine = Rc::new(RefCell::new(engine));
-        let (opened, task, walk, answer) = (false, None, None, None);
-        Ok(EngineStore { engine, opened, task, walk, answer, failure: String::new() })
+        Ok(EngineStore {
+            engine,
+            opened: false,
+            task: None,
+            walk: None,
+            answer: None,
+            failure: String::new(),
+            check: CheckSummary::default(),
+            notices: Kept::new(),
+        })
     }
 
     fn watch_opening(&mut self) {
@@ -91,10 +102,58 @@ impl EngineStore {
                 Some(Event::Health { health: Health::Quarantined, why }) => {
                     self.failure = format!("the device is quarantined for {why}");
                 }
-                // Counted by the engine.
+                Some(Event::Integrity { volume, block, place, byte }) => {
+                    let volume = VolumeId(volume.0);
+                    self.notices.push(Notice::Block { volume, block, place, byte });
+                }
+                Some(Event::Metadata(damage)) => self.notices.push(Notice::Page(damage)),
+                // States, which the status has.
                 Some(_) => (),
             }
         }
+    }
+
+    /// Notes the end of a check.
+    fn watch_check(&mut self) {
+        if !self.check.running {
+            return;
+        }
+        match self.engine.borrow().check_status() {
+            CheckStatus::Running { .. } => return,
+            CheckStatus::Done(report) => {
+                self.check.done += 1;
+                let listed = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
+                self.check.found = listed.saturating_add(report.dropped);
+                self.check.freed_bytes += report.freed.saturating_mul(store::EXTENT_BYTES);
+            }
+            CheckStatus::Never | CheckStatus::Aborted(_) => self.check.aborted += 1,
+        }
+        self.check.running = false;
+    }
+
+    /// Does what needs no turns.
+    fn run(&mut self, task: &Task) -> Option<Result<Answer, NodeError>> {
+        let mut engine = self.engine.borrow_mut();
+        let done = match *task {
+            Task::Limit { volume, qos } => {
+                let Qos { iops, iops_burst, bytes_per_second, bytes_burst } = qos;
+                let qos = volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst };
+                engine.set_qos(volume::VolumeId(volume.0), qos)
+            }
+            Task::Scrub { bytes_per_second, start: true } => engine.scrub_start(bytes_per_second),
+            Task::Scrub { bytes_per_second, .. } => engine.set_scrub_rate(bytes_per_second),
+            Task::Check => match engine.check_start() {
+                // Whoever asks for what runs already has what he wants.
+                Err(ControlError::Busy) => Ok(()),
+                Ok(()) => {
+                    self.check.running = true;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            _ => return None,
+        };
+        Some(done.map(|()| Answer::Done).map_err(error_of))
     }
 
     fn finish(&mut self, token: Token, result: Result<volume::VolumeId, ControlError>) {
@@ -126,6 +185,7 @@ impl Store for EngineStore {
             self.watch_opening();
         }
         self.take_events();
+        self.watch_check();
         if let Some(mut walk) = self.walk.take() {
             match walk.step(&mut self.engine.borrow_mut()) {
                 Some(answer) => self.answer = Some(answer),
@@ -154,6 +214,10 @@ impl Store for EngineStore {
         }
         if let Some(walk) = Walk::of(task) {
             self.walk = Some(walk);
+            return Ok(());
+        }
+        if let Some(answer) = self.run(task) {
+            self.answer = Some(answer);
             return Ok(());
         }
         let mut engine = self.engine.borrow_mut();
@@ -186,15 +250,8 @@ impl Store for EngineStore {
                     .collect();
                 (engine.create_snapshots(&group), Kind::Done)
             }
-            Task::Limit { volume, qos } => {
-                let Qos { iops, iops_burst, bytes_per_second, bytes_burst } = *qos;
-                let qos = volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst };
-                engine.set_qos(id(volume), qos).map_err(error_of)?;
-                drop(engine);
-                self.answer = Some(Ok(Answer::Done));
-                return Ok(());
-            }
             Task::Diff { .. } | Task::CountUnique { .. } => unreachable!("walks were begun above"),
+            Task::Limit { .. } | Task::Scrub { .. } | Task::Check => unreachable!("done above"),
         };
         self.task = Some((started.map_err(error_of)?, kind));
         Ok(())
@@ -230,12 +287,28 @@ impl Store for EngineStore {
             device_read: stats.device_read_bytes,
             integrity_errors: stats.integrity_errors,
             stats,
-            pressure: engine.log_status().pressure,
+            log: engine.log_status(),
+            waits: engine.admission_waits().cloned().map(Box::new),
+            health: engine.health(),
+            scrub: engine.scrub_status().unwrap_or_default(),
+            check: self.check,
             space: engine.space_state(),
             failure: self.failure.clone(),
             volumes,
             snapshots: engine.snapshots().into_iter().map(snapshot_of).collect(),
         }
+    }
+
+    fn check_status(&self) -> CheckStatus {
+        self.engine.borrow().check_status()
+    }
+
+    fn take_notices(&mut self) -> Notices {
+        self.notices.take()
+    }
+
+    fn set_unix_time(&mut self, seconds: u64) {
+        self.engine.borrow_mut().set_unix_time(seconds);
     }
 
     fn close(&mut self) {
@@ -251,7 +324,8 @@ impl Store for EngineStore {
 
 fn status_of(engine: &Engine, volume: volume::Volume) -> VolumeStatus {
     let volume::Volume { id, uuid, name, size, block_bytes, used_bytes, .. } = volume;
-    let volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst } = engine.qos(id).qos;
+    let volume::QosStatus { qos, throttled, throttled_ns } = engine.qos(id);
+    let volume::Qos { iops, iops_burst, bytes_per_second, bytes_burst } = qos;
     VolumeStatus {
         id: VolumeId(id.0),
         name,
@@ -260,6 +334,8 @@ fn status_of(engine: &Engine, volume: volume::Volume) -> VolumeStatus {
         block_size: block_bytes,
         used_bytes,
         qos: Qos { iops, iops_burst, bytes_per_second, bytes_burst },
+        throttled,
+        throttled_ns,
     }
 }
 

@@ -7,7 +7,7 @@ use bdev::{Bdev, Instant, NullDisk, Pool, Queue, QueueCx, RamDisk};
 
 use super::Store;
 use crate::command::{
-    Answer, NodeError, Qos, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
+    Answer, NodeError, Notices, Qos, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
 };
 use crate::limits::{QUEUE_DEPTH, RAM_VOLUMES_MAX};
 
@@ -65,10 +65,12 @@ impl RamStore {
             | Task::Restore { .. }
             | Task::Snapshots(_)
             | Task::Limit { .. }
+            | Task::Scrub { .. }
+            | Task::Check
             | Task::Diff { .. }
-            | Task::CountUnique { .. } => {
-                Err(NodeError::Invalid("a volume in memory has no snapshots or limits".to_owned()))
-            }
+            | Task::CountUnique { .. } => Err(NodeError::Invalid(
+                "a store in memory has no snapshots, limits or scrub".to_owned(),
+            )),
         }
     }
 
@@ -111,8 +113,17 @@ impl RamStore {
 impl Volume {
     fn status(&self) -> VolumeStatus {
         let VolumeSpec { name, uuid, bytes, block_size } = self.spec.clone();
-        let qos = Qos::default();
-        VolumeStatus { id: self.id, name, uuid, bytes, block_size, used_bytes: bytes, qos }
+        VolumeStatus {
+            id: self.id,
+            name,
+            uuid,
+            bytes,
+            block_size,
+            used_bytes: bytes,
+            qos: Qos::default(),
+            throttled: 0,
+            throttled_ns: 0,
+        }
     }
 }
 
@@ -161,6 +172,16 @@ impl Store for RamStore {
             ..StoreStatus::default()
         }
     }
+
+    fn check_status(&self) -> volume::CheckStatus {
+        volume::CheckStatus::Never
+    }
+
+    fn take_notices(&mut self) -> Notices {
+        Notices::default()
+    }
+
+    fn set_unix_time(&mut self, _seconds: u64) {}
 
     fn close(&mut self) {}
 

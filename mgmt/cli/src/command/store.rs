@@ -3,7 +3,7 @@
 use api::{Changed, Store, StoreAdd, StoreInit};
 use proto::v1;
 
-use super::{list, parse_all, print_changed, print_json};
+use super::{care, list, parse_all, print_changed, print_json};
 use crate::args::{Output, StoreCommand};
 use crate::client::Client;
 use crate::confirm::confirm;
@@ -31,8 +31,8 @@ pub(super) async fn execute(
 ) -> Result<(), Failure> {
     let mut stores = client.stores();
     match command {
-        StoreCommand::Init { name, device, size, force_overwrite, yes: _ } => {
-            let request = StoreInit { name, device, file_size: size, force_overwrite };
+        StoreCommand::Init { name, device, size, log_size, force_overwrite, yes: _ } => {
+            let request = StoreInit { name, device, file_size: size, log_size, force_overwrite };
             let request = client.request(v1::StoreInitRequest::from(request));
             let outcome = stores.init(request).await?.into_inner().try_into()?;
             print_outcome(terminal, output, &outcome, "is initialised")
@@ -50,6 +50,21 @@ pub(super) async fn execute(
                 Output::Json => print_json(terminal.out, &list(&stores, json::store)),
             }
         }
+        StoreCommand::Check { name } => care::check(client, name, output, terminal).await,
+        StoreCommand::Scrub(command) => care::scrub(client, command, output, terminal).await,
+        StoreCommand::Advise(args) => care::judge(client, args, output, terminal).await,
+    }
+}
+
+/// What can be answered without a node. `None`: a node must be asked.
+pub(super) fn offline(
+    command: &StoreCommand,
+    output: Output,
+    terminal: &mut Terminal<'_>,
+) -> Option<Result<(), Failure>> {
+    match command {
+        StoreCommand::Advise(args) => care::advise(args, output, terminal),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The plan, executed against a model of the data plane.
 
+use api::ScrubPolicy;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +12,7 @@ fn store(name: &str, id: u128) -> StoreRecord {
         name: name.parse().unwrap(),
         uuid: Uuid::from_u128(id),
         device: format!("/dev/{name}").parse().unwrap(),
+        scrub: ScrubPolicy::default(),
     }
 }
 
@@ -58,7 +60,8 @@ fn open(name: &str, id: u128, volumes: &[(u128, &str, u64)]) -> Observed {
         let (name, qos) = (name.to_owned(), Qos::default());
         (Uuid::from_u128(id), ObservedVolume { name, size, block_size, qos })
     });
-    let store = ObservedStore { uuid: Uuid::from_u128(id), volumes: volumes.collect() };
+    let (uuid, scrub_rate) = (Uuid::from_u128(id), ScrubPolicy::default().effective());
+    let store = ObservedStore { uuid, volumes: volumes.collect(), scrub_rate };
     Observed { stores: [(name.parse().unwrap(), store)].into(), ..Observed::default() }
 }
 
@@ -152,6 +155,17 @@ fn limits_are_brought_to_a_store_that_does_not_remember_them() {
 }
 
 #[test]
+fn a_scrub_is_held_again_after_each_start() {
+    let mut record = store("s", 1);
+    record.scrub.paused = true;
+    let wish = desired(vec![record.clone()], vec![], vec![]);
+    let mut seen = open("s", 1, &[]);
+    assert_eq!(plan(&wish, &seen), [Step::SetScrub(record)]);
+    seen.stores.values_mut().next().unwrap().scrub_rate = 0;
+    assert_eq!(plan(&wish, &seen), []);
+}
+
+#[test]
 fn exports_follow_their_records() {
     let wish =
         desired(vec![store("s", 1)], vec![volume("v", 2, "s", Phase::Ready)], vec![export("v")]);
@@ -176,7 +190,8 @@ fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: 
             observed.failed.insert(record.name.clone(), "broken".to_owned());
         }
         Step::OpenStore(record) => {
-            let store = ObservedStore { uuid: record.uuid, volumes: BTreeMap::new() };
+            let (uuid, scrub_rate) = (record.uuid, ScrubPolicy::default().effective());
+            let store = ObservedStore { uuid, volumes: BTreeMap::new(), scrub_rate };
             observed.stores.insert(record.name.clone(), store);
         }
         Step::CreateVolume(record) | Step::GrowVolume(record) => {
@@ -195,6 +210,9 @@ fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: 
         Step::SetQos(record) => {
             let store = observed.stores.get_mut(&record.store).unwrap();
             store.volumes.get_mut(&record.uuid).unwrap().qos = record.qos;
+        }
+        Step::SetScrub(record) => {
+            observed.stores.get_mut(&record.name).unwrap().scrub_rate = record.scrub.effective();
         }
         Step::AdoptSize { record, size } => {
             desired.volumes.get_mut(&record.name).unwrap().record.size = *size;
@@ -228,7 +246,7 @@ proptest! {
         volumes in proptest::collection::btree_map("[ab]", (1u128..9, 0usize..3, "[st]"), 0..3),
         exports in proptest::collection::btree_set("[ab]", 0..3),
         found in proptest::collection::btree_map(1u128..9, ("[abc]", 1u64..4), 0..4),
-        broken in any::<bool>(),
+        broken in any::<bool>(), paused in any::<bool>(),
     ) {
         let phases = [Phase::Creating, Phase::Ready, Phase::Deleting];
         let rate = Some(api::Rate { per_second: 100, burst: 100 });
@@ -242,6 +260,8 @@ proptest! {
             .collect();
         let exports = exports.iter().map(|name| export(name)).collect();
         let mut wish = desired(vec![store("s", 1), store("t", 2)], volumes, exports);
+        let t = wish.stores.values_mut().last().unwrap();
+        t.record.scrub.paused = paused;
         let found: Vec<_> =
             found.iter().map(|(&id, (name, mib))| (id, name.as_str(), mib << 20)).collect();
         let mut seen = open("s", 1, &found);

@@ -1,6 +1,6 @@
 //! The JSON form of the records: `{"version":1,"record":{...}}`.
 
-use api::{BlockSize, ByteLen, HostAccess, Qos, Rate};
+use api::{BlockSize, ByteLen, HostAccess, Qos, Rate, ScrubPolicy, ScrubRate};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -24,6 +24,34 @@ struct StoreWire {
     name: String,
     uuid: Uuid,
     device: String,
+    #[serde(default, skip_serializing_if = "ScrubWire::is_default")]
+    scrub: ScrubWire,
+}
+
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrubWire {
+    /// Bytes a second; left out for the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<u64>,
+    #[serde(default)]
+    paused: bool,
+}
+
+impl ScrubWire {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn encode(ScrubPolicy { rate, paused }: ScrubPolicy) -> Self {
+        let rate = (rate != ScrubRate::default()).then(|| rate.bytes());
+        Self { rate, paused }
+    }
+
+    fn decode(self) -> Result<ScrubPolicy, api::ApiError> {
+        let rate = self.rate.map(ScrubRate::try_from).transpose()?.unwrap_or_default();
+        Ok(ScrubPolicy { rate, paused: self.paused })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,6 +153,7 @@ impl StoreRecord {
             name: self.name.to_string(),
             uuid: self.uuid,
             device: self.device.to_string(),
+            scrub: ScrubWire::encode(self.scrub),
         })
     }
 
@@ -138,6 +167,7 @@ impl StoreRecord {
             name: wire.name.parse().map_err(|error| damaged(key, error))?,
             uuid: wire.uuid,
             device: wire.device.parse().map_err(|error| damaged(key, error))?,
+            scrub: wire.scrub.decode().map_err(|error| damaged(key, error))?,
         };
         check_key(key, &store_key(&record.name))?;
         Ok(record)
@@ -268,6 +298,25 @@ mod tests {
     }
 
     #[test]
+    fn a_store_without_a_word_about_its_scrub_is_scrubbed_by_default() {
+        let record = StoreRecord {
+            name: "a".parse().unwrap(),
+            uuid: Uuid::nil(),
+            device: "/dev/a".parse().unwrap(),
+            scrub: ScrubPolicy::default(),
+        };
+        let text = String::from_utf8(record.encode()).unwrap();
+        assert!(text.ends_with("\"device\":\"/dev/a\"}}"), "{text}");
+        assert_eq!(StoreRecord::decode("stores/a", text.as_bytes()).unwrap(), record);
+        let scrub = ScrubPolicy { rate: (1 << 30).try_into().unwrap(), paused: true };
+        let record = StoreRecord { scrub, ..record };
+        let text = String::from_utf8(record.encode()).unwrap();
+        let expected = "\"scrub\":{\"rate\":1073741824,\"paused\":true}}}";
+        assert!(text.ends_with(expected), "{text}");
+        assert_eq!(StoreRecord::decode("stores/a", text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
     fn a_newer_record_is_refused_by_its_version() {
         let bytes = b"{\"version\":2,\"record\":{\"anything\":[]}}";
         let error = VolumeRecord::decode("volumes/db", bytes).unwrap_err();
@@ -280,6 +329,7 @@ mod tests {
             name: "a".parse().unwrap(),
             uuid: Uuid::nil(),
             device: "/dev/a".parse().unwrap(),
+            scrub: ScrubPolicy::default(),
         };
         assert!(StoreRecord::decode("stores/a", &record.encode()).is_ok());
         let error = StoreRecord::decode("stores/b", &record.encode()).unwrap_err();

@@ -1,8 +1,8 @@
 //! Stores.
 
-use api::{ApiError, Changed, Store, StoreAdd, StoreInit, StoreState};
+use api::{ApiError, Changed, LogSize, Store, StoreAdd, StoreInit, StoreState};
 
-use super::{bytes, field, present, unknown_enum, uuid};
+use super::{bytes, field, present, rename, unknown_enum, uuid};
 use crate::v1;
 
 impl TryFrom<v1::StoreInitRequest> for StoreInit {
@@ -13,6 +13,10 @@ impl TryFrom<v1::StoreInitRequest> for StoreInit {
             name: field("name", &message.name)?,
             device: field("device", &message.device)?,
             file_size: (message.file_size_bytes != 0).then(|| bytes(message.file_size_bytes)),
+            log_size: (message.log_size_bytes != 0)
+                .then(|| LogSize::try_from(bytes(message.log_size_bytes)))
+                .transpose()
+                .map_err(|error| rename("log_size_bytes", error))?,
             force_overwrite: message.force_overwrite,
         })
     }
@@ -25,6 +29,7 @@ impl From<StoreInit> for v1::StoreInitRequest {
             device: request.device.to_string(),
             file_size_bytes: request.file_size.map_or(0, api::ByteLen::bytes),
             force_overwrite: request.force_overwrite,
+            log_size_bytes: request.log_size.map_or(0, |size| size.len().bytes()),
         }
     }
 }
@@ -50,6 +55,7 @@ impl TryFrom<v1::Store> for Store {
         let state = match v1::StoreState::try_from(message.state) {
             Ok(v1::StoreState::Online) => StoreState::Online,
             Ok(v1::StoreState::Offline) => StoreState::Offline,
+            Ok(v1::StoreState::Failed) => StoreState::Failed,
             _ => return Err(unknown_enum("state", message.state)),
         };
         Ok(Self {
@@ -60,6 +66,7 @@ impl TryFrom<v1::Store> for Store {
             reason: message.reason,
             capacity: bytes(message.capacity_bytes),
             used: bytes(message.used_bytes),
+            log_size: bytes(message.log_size_bytes),
             volumes: message.volumes,
             backend: message.backend,
         })
@@ -71,6 +78,7 @@ impl From<Store> for v1::Store {
         let state = match store.state {
             StoreState::Online => v1::StoreState::Online,
             StoreState::Offline => v1::StoreState::Offline,
+            StoreState::Failed => v1::StoreState::Failed,
         };
         Self {
             name: store.name.to_string(),
@@ -82,6 +90,7 @@ impl From<Store> for v1::Store {
             used_bytes: store.used.bytes(),
             volumes: store.volumes,
             backend: store.backend,
+            log_size_bytes: store.log_size.bytes(),
         }
     }
 }
@@ -118,12 +127,13 @@ mod tests {
         #[test]
         fn requests_survive_the_wire(
             name in "[a-z0-9]{1,64}", device in "/[ -~]{1,80}", size in any::<u64>(),
-            force in any::<bool>(),
+            force in any::<bool>(), log in 0u64..9,
         ) {
             let request = StoreInit {
                 name: name.parse().unwrap(),
                 device: device.parse().unwrap(),
                 file_size: (size != 0).then(|| bytes(size)),
+                log_size: (log != 0).then(|| bytes(log << 20).try_into().unwrap()),
                 force_overwrite: force,
             };
             let message = v1::StoreInitRequest::from(request.clone());
@@ -132,17 +142,18 @@ mod tests {
 
         #[test]
         fn stores_survive_the_wire(
-            name in "[a-z0-9]{1,64}", id in any::<u128>(), online in any::<bool>(),
+            name in "[a-z0-9]{1,64}", id in any::<u128>(), state in 0usize..3,
             capacity in any::<u64>(), used in any::<u64>(), volumes in any::<u32>(),
         ) {
             let store = Store {
                 name: name.parse().unwrap(),
                 uuid: ::uuid::Uuid::from_u128(id),
                 device: "/dev/x".parse().unwrap(),
-                state: if online { StoreState::Online } else { StoreState::Offline },
+                state: [StoreState::Online, StoreState::Offline, StoreState::Failed][state],
                 reason: "because".to_owned(),
                 capacity: bytes(capacity),
                 used: bytes(used),
+                log_size: bytes(used / 2),
                 volumes,
                 backend: "standard".to_owned(),
             };

@@ -1,8 +1,6 @@
 //! `VolumeService`.
 
-use std::sync::Arc;
-
-use api::{DiffStep, Node, RequestId, VolumeDiff};
+use api::{DiffStep, DiffTarget, Node, RequestId, SnapshotDelete, VolumeDiff};
 use proto::status_from_error;
 use proto::v1::volume_service_server::VolumeService;
 use proto::v1::{
@@ -123,11 +121,34 @@ impl VolumeService for Volumes {
     ) -> Result<Response<Self::DiffStream>, Status> {
         self.0
             .answer("volume.diff", request, |node, id, request: VolumeDiff| async move {
+                let (request, frozen) = match request.of() {
+                    DiffTarget::Snapshot(_) => (request, None),
+                    DiffTarget::Now(volume) => {
+                        let frozen = node.volume_freeze(&id, volume.clone()).await?;
+                        (request.with(frozen.clone()), Some(frozen))
+                    }
+                };
                 // The first step here: what is wrong with the request is an answer, not a stream.
-                let first = node.volume_diff(request.clone(), 0).await?;
+                let first = node.volume_diff(request.clone(), 0).await;
                 let (sender, receiver) = mpsc::channel(STEPS_AHEAD);
-                tokio::spawn(compare(node, id, request, first, sender));
-                Ok(ReceiverStream::new(receiver))
+                let (first, refused) = match first {
+                    Ok(first) => (Some(first), None),
+                    Err(error) => (None, Some(error)),
+                };
+                tokio::spawn(async move {
+                    if let Some(first) = first {
+                        compare(node.as_ref(), &id, request, first, &sender).await;
+                    }
+                    if let Some(snapshot) = frozen
+                        && let Err(error) =
+                            node.snapshot_delete(&id, SnapshotDelete { snapshot }).await
+                    {
+                        tracing::warn!(reason = %error, "a snapshot for a comparison is left over");
+                    }
+                    // Whoever sees the end of the stream finds nothing left over.
+                    drop(sender);
+                });
+                refused.map_or(Ok(ReceiverStream::new(receiver)), Err)
             })
             .await
     }
@@ -135,11 +156,11 @@ impl VolumeService for Volumes {
 
 /// Sends the steps of a comparison until its end, or until the client goes away.
 async fn compare(
-    node: Arc<dyn Node>,
-    id: RequestId,
+    node: &dyn Node,
+    id: &RequestId,
     request: VolumeDiff,
     first: DiffStep,
-    sender: Sender<Result<VolumeDiffResponse, Status>>,
+    sender: &Sender<Result<VolumeDiffResponse, Status>>,
 ) {
     let mut step = Ok(first);
     loop {
@@ -148,7 +169,7 @@ async fn compare(
                 let DiffStep { position, size, .. } = step;
                 (Ok(step.into()), position, position >= size)
             }
-            Err(error) => (Err(status_from_error(&error, &id)), 0, true),
+            Err(error) => (Err(status_from_error(&error, id)), 0, true),
         };
         if sender.send(message).await.is_err() || ends {
             return;

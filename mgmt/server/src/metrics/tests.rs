@@ -1,6 +1,9 @@
 //! The text is what OpenMetrics asks for.
 
-use api::{ByteLen, Health, ShardStats, StoreFlow, StoreStats};
+use api::{
+    ByteLen, CheckCounters, DeviceHealth, Health, IoCounters, ScrubPolicy, ScrubProgress,
+    ShardStats, SnapshotStats, StoreFlow, StoreNumbers, StoreStats, VolumeIo, VolumeStats,
+};
 
 use super::*;
 
@@ -19,22 +22,29 @@ fn sample() -> String {
         shards: vec![ShardStats { turns: 9, core: Some(2), ..ShardStats::default() }],
         stores: vec![StoreStats {
             name: "main".parse().unwrap(),
-            capacity: ByteLen::from_bytes(1 << 40),
-            used: ByteLen::from_bytes(0),
-            log_size: ByteLen::from_bytes(0),
-            log_used: ByteLen::from_bytes(0),
-            checkpoints: 0,
-            device_written: 0,
-            device_read: 0,
-            integrity_errors: 0,
-            flow: StoreFlow { host_written: 100, log_written: 150, ..StoreFlow::default() },
+            scrub_policy: ScrubPolicy { paused: true, ..ScrubPolicy::default() },
+            numbers: StoreNumbers {
+                capacity: ByteLen::from_bytes(1 << 40),
+                flow: StoreFlow { host_written: 100, log_written: 150, ..StoreFlow::default() },
+                waits: io.latency.clone().unwrap(),
+                health: DeviceHealth { p99_ns: 2_500_000, ..DeviceHealth::default() },
+                scrub: ScrubProgress { finished_ms: Some(1500), ..ScrubProgress::default() },
+                check: CheckCounters { found: 3, ..CheckCounters::default() },
+                ..StoreNumbers::default()
+            },
         }],
         volumes: vec![VolumeStats {
             name: "db".parse().unwrap(),
-            read: io,
-            write: IoCounters::default(),
-            flush: IoCounters::default(),
-            deallocate: IoCounters::default(),
+            size: ByteLen::from_bytes(1 << 30),
+            used: ByteLen::from_bytes(1 << 20),
+            snapshots: 1,
+            throttled: 4,
+            throttled_ns: 1_500_000_000,
+            io: Some(VolumeIo { read: io, ..VolumeIo::default() }),
+        }],
+        snapshots: vec![SnapshotStats {
+            path: "db@monday".parse().unwrap(),
+            referenced: ByteLen::from_bytes(1 << 16),
         }],
         ..StatsSnapshot::default()
     };
@@ -107,8 +117,54 @@ fn values_arrive_with_their_labels() {
         "holdfast_store_host_written_bytes_total{store=\"main\"} 100",
         "holdfast_store_write_amplification{store=\"main\"} 1.5",
         "holdfast_store_space{store=\"main\"} 0.0",
+        "holdfast_store_scrub_finished_seconds{store=\"main\"} 1.5",
+        "holdfast_store_scrub_paused{store=\"main\"} 1.0",
+        "holdfast_store_check_found{store=\"main\"} 3.0",
+        "holdfast_store_device_latency_seconds{store=\"main\"} 0.0025",
+        "holdfast_store_write_wait_seconds_count{store=\"main\"} 3",
+        "holdfast_volume_throttled_total{volume=\"db\"} 4",
+        "holdfast_volume_throttled_time_seconds_total{volume=\"db\"} 1.5",
+        "holdfast_volume_snapshots{volume=\"db\"} 1.0",
+        "holdfast_snapshot_referenced_bytes{volume=\"db\",snapshot=\"monday\"} 65536.0",
         "holdfast_nvme_tcp_connections 0.0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }
+}
+
+/// What the manual has to say of all metrics: made from what the exporter writes.
+fn table(text: &str) -> String {
+    let mut table = String::from("| metric | kind | labels | what it is |\n|---|---|---|---|\n");
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let help = format!("# HELP {name} ");
+        let help = text.lines().find_map(|line| line.strip_prefix(&help)).unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        let sample = text.lines().find(|line| !line.starts_with('#') && line.starts_with(&name));
+        let labels: Vec<&str> = sample
+            .and_then(|sample| Some(sample.split_once('{')?.1.rsplit_once('}')?.0))
+            .map(|labels| labels.split(',').filter_map(|pair| Some(pair.split_once('=')?.0)))
+            .into_iter()
+            .flatten()
+            .filter(|label| *label != "le")
+            .collect();
+        let help = help.trim_end_matches('.');
+        table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    table
+}
+
+#[test]
+fn the_manual_lists_every_metric_and_no_other() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    let manual = std::fs::read_to_string(&path).unwrap();
+    let marks = ["<!-- all metrics: begin -->\n", "<!-- all metrics: end -->"];
+    let [begin, end] = marks.map(|mark| manual.find(mark).expect("the manual has a place for it"));
+    let (before, rest) = manual.split_at(begin + marks[0].len());
+    let (documented, after) = rest.split_at(end - before.len());
+    let expected = table(&sample());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        return std::fs::write(&path, format!("{before}{expected}{after}")).unwrap();
+    }
+    assert_eq!(documented, expected, "UPDATE_GOLDEN=1 writes the table");
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use api::{
     ApiError, BlockSize, ByteLen, IoCounters, LatencyHistogram, Nqn, Qos, Rate, Session,
-    ShardStats, SpaceState, StoreFlow, TransportStats,
+    ShardStats, SpaceState, StoreFlow, StoreNumbers, TransportStats, VolumeIo,
 };
 use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
 use uuid::Uuid;
 
 use super::Shared;
-use crate::plane::{PlaneRefusal, PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume, VolumeIo};
+use super::care::{check_counters, device_health, scrub_progress};
+use crate::plane::{PlaneRefusal, PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume};
 
 /// The one mapping from what a shard answers to what an operator reads.
 pub(super) fn api_error(error: NodeError) -> ApiError {
@@ -42,8 +43,19 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
         writes_held: stats.writes_held,
         writes_timed_out: stats.writes_timed_out,
         writes_no_space: stats.no_space,
+        writes_admitted: stats.writes_admitted,
+        writes_released: stats.writes_released,
+        writes_parked: stats.parked_writes,
         waiting: stats.parked_now,
-        pressure: match status.pressure {
+        longest_wait_ns: status.log.longest_wait_ns,
+        delay_ns: status.log.delay_ns,
+        log_not_moved: status.log.not_moved_bytes,
+        log_tail_lsn: status.log.tail_lsn,
+        log_durable_lsn: status.log.durable_lsn,
+        log_head_lsn: status.log.head_lsn,
+        destaged_blocks: stats.destaged_blocks,
+        waiting_snapshots: stats.waiting_snapshots,
+        pressure: match status.log.pressure {
             node::Pressure::Soft => 1,
             node::Pressure::Hard => 2,
             _ => 0,
@@ -56,6 +68,11 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
             _ => SpaceState::Ample,
         },
     };
+    let (health, scrub) = (device_health(&status), scrub_progress(&status.scrub));
+    let mut waits = empty_histogram();
+    if let Some(latency) = &status.waits {
+        add_buckets(&mut waits, latency.sum_ns(), latency.buckets());
+    }
     let uuids: BTreeMap<_, _> = status.volumes.iter().map(|one| (one.id, one.uuid)).collect();
     let volumes: Result<Vec<_>, ApiError> = status.volumes.into_iter().map(plane_volume).collect();
     let snapshots = status.snapshots.into_iter().map(|snapshot| PlaneSnapshot {
@@ -68,8 +85,7 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
         referenced: ByteLen::from_bytes(snapshot.referenced_bytes),
         materialised: snapshot.materialised,
     });
-    Ok(PlaneStore {
-        uuid: Uuid::from_bytes(status.uuid),
+    let numbers = StoreNumbers {
         capacity: ByteLen::from_bytes(status.capacity_bytes),
         used: ByteLen::from_bytes(status.used_bytes),
         log_size: ByteLen::from_bytes(status.log_bytes),
@@ -79,6 +95,15 @@ pub(super) fn plane_store(status: StoreStatus, backend: String) -> Result<PlaneS
         device_read: status.device_read,
         integrity_errors: status.integrity_errors,
         flow,
+        waits,
+        health,
+        scrub,
+        check: check_counters(status.check),
+    };
+    Ok(PlaneStore {
+        uuid: Uuid::from_bytes(status.uuid),
+        numbers,
+        scrub_rate: status.scrub.bytes_per_second,
         failure: status.failure,
         backend,
         snapshots: snapshots.collect(),
@@ -94,6 +119,8 @@ pub(super) fn plane_volume(status: VolumeStatus) -> Result<PlaneVolume, ApiError
         block_size: BlockSize::try_from(status.block_size)?,
         used: ByteLen::from_bytes(status.used_bytes),
         qos: qos(status.qos)?,
+        throttled: status.throttled,
+        throttled_ns: status.throttled_ns,
     })
 }
 
@@ -190,13 +217,23 @@ fn add(sum: &mut IoCounters, share: &node::IoCounter) {
     sum.operations += share.operations.read();
     sum.bytes += share.bytes.read();
     sum.errors += share.errors.read();
-    let histogram = sum.latency.get_or_insert_with(LatencyHistogram::default);
-    histogram.sum_ns += share.latency.sum_ns();
-    if histogram.buckets.is_empty() {
-        histogram.buckets = (FIRST_BOUND..=LAST_BOUND).map(|bits| (1 << bits, 0)).collect();
-    }
-    // The shard's buckets are eighths of octaves: fine for a tool, too many for a scrape.
-    for (bound, count) in share.latency.buckets() {
+    let histogram = sum.latency.get_or_insert_with(empty_histogram);
+    add_buckets(histogram, share.latency.sum_ns(), share.latency.buckets());
+}
+
+fn empty_histogram() -> LatencyHistogram {
+    let buckets = (FIRST_BOUND..=LAST_BOUND).map(|bits| (1 << bits, 0)).collect();
+    LatencyHistogram { buckets, ..LatencyHistogram::default() }
+}
+
+/// Adds buckets that are eighths of octaves: fine for a tool, too many for a scrape.
+fn add_buckets(
+    histogram: &mut LatencyHistogram,
+    sum_ns: u64,
+    buckets: impl Iterator<Item = (u64, u64)>,
+) {
+    histogram.sum_ns += sum_ns;
+    for (bound, count) in buckets {
         let bucket = histogram.buckets.iter_mut().find(|(upper, _)| bound <= *upper);
         match bucket {
             Some((_, sum)) => *sum += count,
