@@ -1,6 +1,9 @@
 //! Power cuts: `holdfastd` runs *inside* the guest, on a drive that forgets what it was not told to
-//! flush; on its volume are ext4 and PostgreSQL. After each cut the file system must be clean and
-//! every row must be there whose commit had returned.
+//! flush; on its volume are ext4, PostgreSQL and a file of numbered records. After each cut the
+//! file system must be clean, and every row and record there whose commit or fsync had returned.
+//!
+//! The last cut is the control: a drive that answers flushes and does nothing. What it loses must
+//! be found, or the cuts before it prove nothing.
 //!
 //! ```text
 //!  host                              guest (kernel 6.12)
@@ -18,7 +21,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::guest::Job;
 use crate::kernel::Kernel;
@@ -27,16 +30,23 @@ use crate::node::Programs;
 use crate::vm::Vm;
 use crate::wait;
 
-use disk::{Disk, Power};
+use disk::{Cut, Disk, Loss, Power};
 use nbd::Server;
 use postgres::Postgres;
 
-/// The drive: a partition for the node's state, the rest for its store.
-const DRIVE_BYTES: u64 = 896 << 20;
+/// The drive: a partition for the node's state, the rest for its store. So small that the log is,
+/// and the destager has work: it begins when the log is two fifths full.
+const DRIVE_BYTES: u64 = 288 << 20;
 const STATE_BYTES: u64 = 64 << 20;
 
 /// Writes between the start of the workload and the cut, at most.
 const WRITES_MAX: u64 = 1500;
+
+/// Unflushed writes that a cut waits for, at most.
+const HELD_MAX: u64 = 48;
+
+/// Writes that the drive which lies takes before its cut, at least: of hundreds, some are lost.
+const LIES_MIN: u64 = 400;
 
 /// One cut of this many happens while the guest starts: in a recovery, a mount, a log replay.
 const STARTING: u64 = 4;
@@ -73,9 +83,15 @@ pub(crate) fn run(
         let told = stand.cycle().with_context(|| stand.complaint(cycle))?;
         println!("power: cut {cycle}: {told}, {:.0} s", start.elapsed().as_secs_f64());
     }
-    let told = stand.last().with_context(|| stand.complaint(plan.cycles))?;
-    println!("power: {} cuts, seed {}: {told}; nothing was lost", plan.cycles, plan.seed);
-    Ok(())
+    let found = stand.last().with_context(|| stand.complaint(plan.cycles))?;
+    let found = match found {
+        Ok(found) => found,
+        Err(what) => bail!("{}:\n{what}", stand.complaint(plan.cycles)),
+    };
+    let Plan { cycles, seed } = plan;
+    println!("power: {cycles} cuts, seed {seed}, {}: {found}; nothing was lost", stand.loss);
+    ensure!(stand.loss.lost + stand.loss.torn >= usize::try_from(*cycles)?, "too few were lost");
+    stand.control().context("the control")
 }
 
 struct Stand<'a> {
@@ -90,6 +106,10 @@ struct Stand<'a> {
     committed: u64,
     /// PostgreSQL has been set up, and is on the drive to stay.
     is_set_up: bool,
+    /// Starts of the workload.
+    lives: u64,
+    /// What all cuts together hit.
+    loss: Loss,
 }
 
 impl<'a> Stand<'a> {
@@ -124,6 +144,8 @@ impl<'a> Stand<'a> {
             seed: plan.seed,
             committed: 0,
             is_set_up: false,
+            lives: 0,
+            loss: Loss::default(),
         })
     }
 
@@ -131,8 +153,7 @@ impl<'a> Stand<'a> {
     fn cycle(&mut self) -> Result<String> {
         let early = self.is_set_up && self.server.disk().below(STARTING) == 0;
         if early {
-            let writes = 1 + self.server.disk().below(STARTING_WRITES_MAX);
-            self.server.disk().power = Power::Short(writes);
+            self.shorten(1, STARTING_WRITES_MAX);
         }
         let mut vm = self.boot()?;
         let job = self.start(&mut vm, "cut")?;
@@ -140,12 +161,61 @@ impl<'a> Stand<'a> {
             let told = vm.guest.wait_note(job, "running", START_TIMEOUT)?;
             self.is_set_up = true;
             println!("power: found {told}");
-            let mut disk = self.server.disk();
-            let writes = 1 + disk.below(WRITES_MAX);
-            disk.power = Power::Short(writes);
+            self.shorten(1, WRITES_MAX);
         }
+        let loss = self.until_cut(&mut vm, job)?;
+        self.loss.add(loss);
+        let when = if early { " while it started" } else { "" };
+        Ok(format!("{} rows committed{when}, {loss}", self.committed))
+    }
+
+    /// Power on, look, and an orderly end; what was found, or what was wrong.
+    fn last(&mut self) -> Result<Result<String, String>> {
+        let mut vm = self.boot()?;
+        let job = self.start(&mut vm, "stop")?;
+        let outcome = vm.guest.wait(job, START_TIMEOUT)?;
+        if outcome.status != 0 {
+            return Ok(Err(outcome.log));
+        }
+        let found = outcome.log.lines().rev().find_map(|line| line.strip_prefix("found "));
+        Ok(Ok(found.context("the script found nothing")?.to_owned()))
+    }
+
+    /// The same with a drive that lies: it must be found out.
+    fn control(&mut self) -> Result<()> {
+        let mut vm = self.boot()?;
+        let job = self.start(&mut vm, "cut")?;
+        vm.guest.wait_note(job, "running", START_TIMEOUT)?;
+        self.server.disk().lies = true;
+        self.shorten(LIES_MIN, WRITES_MAX);
+        let loss = self.until_cut(&mut vm, job)?;
+        drop(vm);
+        self.server.disk().lies = false;
+        let Err(log) = self.last()? else {
+            bail!("flushes were not done, {loss}: and nothing was found missing");
+        };
+        let what = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+        let node = self.node_log();
+        let warning =
+            node.lines().rev().find(|line| line.contains("WARN") || line.contains("ERROR"));
+        let warning = warning.unwrap_or("nothing");
+        println!("power: control: flushes not done, {loss}; found: {what}; the node: {warning}");
+        Ok(())
+    }
+
+    /// Draws the moment of the next cut.
+    fn shorten(&mut self, writes_min: u64, writes_max: u64) {
+        let mut disk = self.server.disk();
+        let writes = writes_min + disk.below(writes_max);
+        let held = 1 + usize::try_from(disk.below(HELD_MAX)).expect("a few");
+        let at_flush = disk.below(2) == 0;
+        disk.power = Power::Short(Cut { writes, held, at_flush });
+    }
+
+    /// Waits for the cut and takes the power from the machine, too.
+    fn until_cut(&mut self, vm: &mut Vm, job: Job) -> Result<Loss> {
         wait::until(CUT_TIMEOUT, "the writes until the cut", || {
-            self.committed = self.committed.max(newest_row(&mut vm, job));
+            self.committed = self.committed.max(newest_row(vm, job));
             let off = self.server.disk().power == Power::Off;
             if !off {
                 vm.guest.assert_running(job)?;
@@ -153,20 +223,8 @@ impl<'a> Stand<'a> {
             Ok(off.then_some(()))
         })?;
         vm.cut()?;
-        self.committed = self.committed.max(newest_row(&mut vm, job));
-        let disk = self.server.disk();
-        let when = if early { " while it started" } else { "" };
-        Ok(format!("{} rows committed{when}, {:?}", self.committed, disk.loss))
-    }
-
-    /// Power on, look, and an orderly end.
-    fn last(&mut self) -> Result<String> {
-        let mut vm = self.boot()?;
-        let job = self.start(&mut vm, "stop")?;
-        let outcome = vm.guest.wait(job, START_TIMEOUT)?;
-        ensure!(outcome.status == 0, "status {} in the guest:\n{}", outcome.status, outcome.log);
-        let found = outcome.log.lines().rev().find_map(|line| line.strip_prefix("found "));
-        Ok(found.context("the script found nothing")?.to_owned())
+        self.committed = self.committed.max(newest_row(vm, job));
+        Ok(self.server.disk().loss)
     }
 
     fn boot(&mut self) -> Result<Vm> {
@@ -179,12 +237,14 @@ impl<'a> Stand<'a> {
     }
 
     fn start(&mut self, vm: &mut Vm, end: &str) -> Result<Job> {
+        self.lives += 1;
         let first = if self.is_set_up { "no" } else { "yes" };
         let mut variables = guest_identity();
         let own = [
             ("FIRST", first.to_owned()),
             ("END", end.to_owned()),
             ("COMMITTED", self.committed.to_string()),
+            ("LIFE", self.lives.to_string()),
             ("PG_ROOT", self.postgres.root.display().to_string()),
             ("PG_PROGRAMS", self.postgres.programs.display().to_string()),
         ];
@@ -192,9 +252,13 @@ impl<'a> Stand<'a> {
         vm.guest.start("power.sh", &variables)
     }
 
-    fn complaint(&self, cycle: u64) -> String {
+    fn node_log(&self) -> String {
         let log = std::fs::read(self.work.join("share/holdfastd.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn complaint(&self, cycle: u64) -> String {
+        let log = self.node_log();
         let lines: Vec<&str> = log.lines().collect();
         let log = lines[lines.len().saturating_sub(25)..].join("\n");
         let Self { seed, committed, .. } = self;

@@ -3,6 +3,7 @@
 #
 #   FIRST=yes      everything is made; otherwise everything must be there
 #   COMMITTED=n    row n was committed: it and all before it must be there
+#   LIFE=n         the number of this life
 #   END=cut|stop   work until the power is cut, or end in order
 . ./lib.sh
 ADDRESS=127.0.0.1 PORT=4420
@@ -32,6 +33,15 @@ holdfast() {
     /lab/holdfast --server unix:/run/holdfast.sock --timeout 300 "$@"
 }
 
+# records VERB LIFE [OPTION..]: the records that a life wrote, through the page cache: an fsync sends
+# many requests at once. The host keeps what is durable.
+records() {
+    verb=$1 life=$2
+    shift 2
+    /lab/hw-lab ledger "$verb" --path /mnt/data/records --state "/lab/records.$life" --seed "$life" \
+        --slots 2048 --buffered "$@"
+}
+
 sql() {
     "$programs/psql" -XqAt -v ON_ERROR_STOP=1 -h /tmp -U postgres "$@"
 }
@@ -52,10 +62,14 @@ socket = "/run/holdfast.sock"
 EOF
 /lab/holdfastd --config /run/holdfastd.toml >>/lab/holdfastd.log 2>&1 &
 daemon=$!
-until_true 300 test -s /mnt/state/holdfast/endpoints.json
+listens() {
+    kill -0 "$daemon" 2>/dev/null || fail "holdfastd ended"
+    test -s /mnt/state/holdfast/endpoints.json
+}
+until_true 300 listens
 if [ "$FIRST" = yes ]; then
     holdfast store init store --device /dev/vda2
-    holdfast volume create pg --store store --size 384MiB --block-size 4096
+    holdfast volume create pg --store store --size 144MiB --block-size 4096
     holdfast export add pg --host "$HOSTNQN"
 fi
 NQN=$(holdfast export list -o json | sed -n 's/.*"nqn": *"\([^"]*\)".*/\1/p')
@@ -79,6 +93,7 @@ $user "$programs/postgres" -D /mnt/data/pg -k /tmp -c listen_addresses= -c share
     -c max_wal_size=8MB -c autovacuum=off -c jit=off 2>&1 &
 server=$!
 answers() {
+    kill -0 "$server" 2>/dev/null || fail "PostgreSQL ended"
     sql -c 'SELECT 1' postgres >/dev/null 2>&1
 }
 until_true 400 answers
@@ -103,6 +118,14 @@ case $last in *wrong*) fail "$last" ;; esac
 [ "$last" -ge "$COMMITTED" ] || fail "$last rows, but row $COMMITTED was committed"
 indexed=$(sql -c 'SET enable_seqscan = off' -c 'SELECT count(n) FROM ledger WHERE n > 0' postgres)
 [ "$indexed" = "$last" ] || fail "the index has $indexed rows of $last"
+for state in /lab/records.*; do
+    [ -f "$state" ] || continue
+    before=${state##*.}
+    held=$(records verify "$before" 2>&1) || fail "$held"
+    echo "records: $held"
+    # In this order: without the state nobody asks for them.
+    rm -f "$state" /mnt/data/records
+done
 echo "found $last rows"
 
 if [ "$END" = stop ]; then
@@ -117,6 +140,11 @@ if [ "$END" = stop ]; then
 fi
 
 note running "$last" rows
+{
+    records write "$LIFE" --records 1000000 --batch 64 || true
+    echo "FAIL: the records ended"
+    kill $$
+} &
 n=$last
 while :; do
     n=$((n + 1))

@@ -91,12 +91,15 @@ struct Place {
     /// What tells this ledger's records from another's
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Through the page cache, so that an fsync sends many requests at once
+    #[arg(long)]
+    buffered: bool,
 }
 
 impl From<Place> for Ledger {
     fn from(place: Place) -> Self {
-        let Place { path, state, slots, seed } = place;
-        Self { path, state, slots, seed, direct: true }
+        let Place { path, state, slots, seed, buffered } = place;
+        Self { path, state, slots, seed, direct: !buffered }
     }
 }
 

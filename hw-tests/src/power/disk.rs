@@ -5,6 +5,7 @@
 //! covered is in the file.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,13 +18,28 @@ const SECTOR: usize = 512;
 /// The cache: a write beyond it makes room by writing the oldest back, as a drive does.
 const CACHE_BYTES_MAX: usize = 32 << 20;
 
+/// Writes after which a cut that waits for a fuller cache is content with one half as full.
+const PATIENCE_WRITES: u64 = 256;
+
 /// What the drive is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Power {
     On,
-    /// On for this many more writes.
-    Short(u64),
+    /// On until this moment.
+    Short(Cut),
     Off,
+}
+
+/// When the power fails. Most flushes cover one or two writes, so that a cut at any write would
+/// nearly always hit an empty cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// So many writes from now, or later.
+    pub(super) writes: u64,
+    /// With so many writes in the cache; fewer, when they do not come for long.
+    pub(super) held: usize,
+    /// As a flush comes that would have covered them; otherwise with the last of the writes.
+    pub(super) at_flush: bool,
 }
 
 /// What became of the writes in the cache when the power was cut.
@@ -32,6 +48,26 @@ pub(super) struct Loss {
     pub(super) kept: usize,
     pub(super) torn: usize,
     pub(super) lost: usize,
+}
+
+impl Loss {
+    /// Writes that were in the cache.
+    pub(super) fn hit(&self) -> usize {
+        self.kept + self.torn + self.lost
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.torn += other.torn;
+        self.lost += other.lost;
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kept, torn, lost } = self;
+        write!(f, "{} unflushed writes: {kept} kept, {torn} torn, {lost} lost", self.hit())
+    }
 }
 
 /// The drive.
@@ -45,7 +81,11 @@ pub(super) struct Disk {
     /// The newest contents of each sector in the cache.
     newest: HashMap<u64, [u8; SECTOR]>,
     random: u64,
+    /// Writes since the cut could have been.
+    waited: u64,
     pub(super) power: Power,
+    /// Flushes are answered and not done: the drive that the proof must find.
+    pub(super) lies: bool,
     pub(super) loss: Loss,
     pub(super) writes: u64,
     pub(super) flushes: u64,
@@ -61,7 +101,9 @@ impl Disk {
             cache_bytes: 0,
             newest: HashMap::new(),
             random: seed,
+            waited: 0,
             power: Power::On,
+            lies: false,
             loss: Loss::default(),
             writes: 0,
             flushes: 0,
@@ -103,17 +145,34 @@ impl Disk {
         if self.cache_bytes > CACHE_BYTES_MAX {
             self.write_back()?;
         }
-        self.power = match self.power {
-            Power::Short(left) if left > 1 => Power::Short(left - 1),
-            Power::Short(_) => return self.cut(),
-            power => power,
-        };
-        Ok(())
+        if let Power::Short(mut cut) = self.power {
+            if cut.writes > 0 {
+                cut.writes -= 1;
+            } else {
+                self.waited += 1;
+                if self.waited.is_multiple_of(PATIENCE_WRITES) {
+                    cut.held /= 2;
+                }
+            }
+            self.power = Power::Short(cut);
+        }
+        if self.is_due(false) { self.cut() } else { Ok(()) }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.flushes += 1;
-        self.write_back()
+        match self.is_due(true) {
+            true => self.cut(),
+            false if self.lies => Ok(()),
+            false => self.write_back(),
+        }
+    }
+
+    /// Whether the power fails in this request.
+    fn is_due(&self, at_flush: bool) -> bool {
+        let Power::Short(cut) = self.power else { return false };
+        let held = self.cache.len();
+        cut.at_flush == at_flush && cut.writes == 0 && held > 0 && held >= cut.held
     }
 
     fn write_back(&mut self) -> io::Result<()> {
@@ -131,6 +190,7 @@ impl Disk {
             return Ok(());
         }
         self.power = Power::Off;
+        self.waited = 0;
         self.loss = Loss::default();
         // How much of the cache had been written back: from nothing to nearly everything.
         let kept_of_8 = self.below(8);
@@ -181,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_was_flushed_survives_and_the_rest_is_drawn() {
-        let (mut lost, mut kept, mut torn) = (0, 0, 0);
+        let mut all = Loss::default();
         for seed in 0..64 {
             let mut disk = disk(seed);
             disk.write(0, vec![1; 4096]).unwrap();
@@ -192,21 +252,61 @@ mod tests {
             disk.cut().unwrap();
             assert!([1, 2].contains(&first(&disk, 0)), "the flushed write, or the one after it");
             assert!([0, 3].contains(&first(&disk, 8192)));
-            assert_eq!(disk.loss.kept + disk.loss.lost + disk.loss.torn, 2);
-            (lost, kept, torn) =
-                (lost + disk.loss.lost, kept + disk.loss.kept, torn + disk.loss.torn);
+            assert_eq!(disk.loss.hit(), 2);
+            all.add(disk.loss);
         }
-        assert!(lost > 10 && kept > 10 && torn > 2, "{lost} lost, {kept} kept, {torn} torn");
+        assert!(all.lost > 10 && all.kept > 10 && all.torn > 2, "{all}");
     }
 
     #[test]
     fn power_that_is_short_ends_with_the_last_write() {
         let mut disk = disk(1);
-        disk.power = Power::Short(2);
+        disk.power = Power::Short(Cut { writes: 2, held: 1, at_flush: false });
         disk.write(0, vec![1; 512]).unwrap();
-        assert_eq!(disk.power, Power::Short(1));
+        disk.flush().unwrap();
+        assert_ne!(disk.power, Power::Off);
         disk.write(0, vec![1; 512]).unwrap();
-        assert_eq!(disk.power, Power::Off);
+        assert_eq!((disk.power, disk.loss.hit()), (Power::Off, 1));
+    }
+
+    #[test]
+    fn cut_waits_for_a_cache_as_full_as_was_asked_or_half() {
+        let mut disk = disk(1);
+        disk.power = Power::Short(Cut { writes: 1, held: 3, at_flush: true });
+        for _ in 0..2 {
+            disk.write(0, vec![1; 512]).unwrap();
+        }
+        disk.flush().unwrap();
+        assert_ne!(disk.power, Power::Off, "two is less than three");
+        for _ in 0..3 {
+            disk.write(0, vec![1; 512]).unwrap();
+            assert_ne!(disk.power, Power::Off, "a flush was asked for");
+        }
+        disk.flush().unwrap();
+        assert_eq!((disk.power, disk.loss.hit()), (Power::Off, 3));
+
+        disk.power = Power::Short(Cut { writes: 1, held: 3, at_flush: true });
+        let mut writes = 0;
+        while disk.power != Power::Off {
+            disk.write(0, vec![1; 512]).unwrap();
+            disk.flush().unwrap();
+            writes += 1;
+        }
+        assert_eq!((writes, disk.loss.hit()), (PATIENCE_WRITES + 1, 1));
+    }
+
+    #[test]
+    fn a_drive_that_lies_loses_what_it_says_it_has() {
+        let mut kept = 0;
+        for seed in 0..64 {
+            let mut disk = disk(seed);
+            disk.lies = true;
+            disk.write(0, vec![1; 4096]).unwrap();
+            disk.flush().unwrap();
+            disk.cut().unwrap();
+            kept += u64::from(first(&disk, 0) == 1);
+        }
+        assert!((1..60).contains(&kept), "{kept} of 64");
     }
 
     #[test]

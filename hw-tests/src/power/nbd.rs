@@ -191,6 +191,7 @@ fn take_u64(input: &mut impl Read) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::Cut;
     use super::*;
 
     struct Client(UnixStream);
@@ -264,7 +265,7 @@ mod tests {
         let flushes = server.disk().flushes;
         assert_eq!((server.disk().writes, flushes), (1, 1));
 
-        server.disk().power = Power::Short(1);
+        server.disk().power = Power::Short(Cut { writes: 1, held: 1, at_flush: false });
         client.request(WRITE, 0, 512, &[6; 512]);
         client.request(DISCONNECT, 0, 0, &[]);
         assert_eq!(client.0.read(&mut [0; 1]).unwrap(), 0, "no answer");
