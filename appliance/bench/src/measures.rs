@@ -42,7 +42,8 @@ pub struct Amplified {
 }
 
 impl Amplified {
-    fn name(&self) -> String {
+    /// What the report calls it.
+    pub fn name(&self) -> String {
         let sizes: Vec<String> = self.sizes.iter().map(|&size| show_size(size.into())).collect();
         let (sizes, rw, by_log) = (sizes.join(" + "), self.rw, self.by_log);
         let crowded = if self.crowded { ", store 90 % full" } else { "" };

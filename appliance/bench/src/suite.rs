@@ -147,8 +147,9 @@ fn facts(options: &Options, report: &mut Report) -> Result<(), BenchError> {
         report.facts.extend(facts);
     };
     for (rw, sizes, by_log, crowded) in AMPLIFIED {
-        if options.wants("write amplification") {
-            add(amplification(options, &Amplified { rw, sizes, by_log, crowded })?);
+        let measured = Amplified { rw, sizes, by_log, crowded };
+        if options.wants(&measured.name()) {
+            add(amplification(options, &measured)?);
         }
     }
     if options.wants("recovery") {

@@ -1,8 +1,9 @@
 //! How large a log should be. Pure arithmetic: nothing is measured here.
 //!
-//! A log absorbs what hosts write faster than the drive destages. In steady state it runs 40 % full
-//! (so that overwrites meet in it), from 70 % on writers are slowed. A burst that nobody shall feel
-//! must fit between the two.
+//! A log absorbs what hosts write faster than the drive destages. In steady state a fifth of it is
+//! not destaged (so that overwrites meet in it) and up to half of it waits for a checkpoint; from
+//! 70 % on writers are slowed. A burst that nobody shall feel must fit between the two, whatever
+//! the moment: 30 % is there in the middle of it.
 
 use crate::limits::LOG_BYTES_MAX;
 use crate::{ApiError, ByteLen, StoreName};

@@ -152,8 +152,8 @@ pub(crate) const LOG_DAMAGE_MAX: usize = 1024;
 /// Events kept for [`crate::Engine::poll_event`]; further integrity reports are only counted.
 pub const EVENTS_MAX: usize = 64;
 
-/// Share of the log, in percent, at which destaging starts.
-pub(crate) const DESTAGE_START: u64 = 40;
+/// Share of the log, in percent, at which destaging starts: what is left meets overwrites there.
+pub(crate) const DESTAGE_START: u64 = 20;
 
 /// Share of the log, in percent, from which destaging goes at full speed and writers are delayed
 /// (the soft watermark).
@@ -162,8 +162,9 @@ pub(crate) const LOG_SOFT: u64 = 70;
 /// Share of the log, in percent, from which new writes wait (the hard watermark).
 pub(crate) const LOG_HARD: u64 = 90;
 
-/// Share of the log, in percent, that is worth a checkpoint when it can be given back.
-pub(crate) const CHECKPOINT_SHARE: u64 = 25;
+/// Share of the log, in percent, that is worth a checkpoint when it can be given back. Each writes
+/// every page that its share of the log touched, twice: the larger, the more blocks share a page.
+pub(crate) const CHECKPOINT_SHARE: u64 = 50;
 
 /// The same from the soft watermark on.
 pub(crate) const PRESSED_SHARE: u64 = 10;
@@ -225,6 +226,8 @@ pub(crate) const SCRUB_ATTEMPTS_MAX: u8 = 3;
 pub(crate) const DESTAGE_ATTEMPTS_MAX: u32 = 3;
 
 const _: () = assert!(DESTAGE_START < LOG_SOFT);
+// A destager that keeps up leaves the log below the soft watermark.
+const _: () = assert!(DESTAGE_START + CHECKPOINT_SHARE <= LOG_SOFT);
 // A checkpoint under pressure gives back less than the band between the watermarks.
 const _: () = assert!(PRESSED_SHARE < LOG_HARD - LOG_SOFT);
 const _: () = assert!(FLOWS_MAX >= QUEUES_MAX);
