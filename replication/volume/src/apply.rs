@@ -78,10 +78,12 @@ impl Core {
             }
         }
         let mapped = entry.extent().is_some();
-        let shared = mapped
-            && !self.store.is_owned(volume, index, entry)
-            && !bdev::planted(bdev::Planted::SharedInPlace)
-            && !(bdev::planted(bdev::Planted::CloneInPlace) && self.is_clone(volume));
+        let in_place = || {
+            self.store.is_owned(volume, index, entry)
+                || bdev::planted(bdev::Planted::SharedInPlace)
+                || (bdev::planted(bdev::Planted::CloneInPlace) && self.is_clone(volume))
+        };
+        let shared = mapped && !in_place();
         let mut old = None;
         if shared {
             let kept = kept_blocks(group, entry);
