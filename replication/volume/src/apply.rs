@@ -14,7 +14,7 @@ impl Core {
     /// Brings one extent of the map up to date.
     pub(crate) fn apply_extent(&mut self, group: &[Candidate]) -> Applied {
         let (volume, index) = (VolumeId(group[0].volume), group[0].block / EXTENT_BLOCKS);
-        if !self.is_alive(volume.0) {
+        if !self.is_writable(volume.0) {
             return self.drop_extent(group);
         }
         if self.device.room() < group.len() {

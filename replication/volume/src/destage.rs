@@ -16,7 +16,7 @@
 use std::ops::Range;
 
 use bdev::{Buf, BufMut, Flags, Status};
-use store::VolumeId;
+use store::{NodeKind, VolumeId, VolumeRecord};
 
 use crate::core::Core;
 use crate::cow::Cow;
@@ -179,7 +179,7 @@ impl Core {
         if room < usize::try_from(ZERO_BLOCKS_MAX).expect("small") {
             return false;
         }
-        let alive = self.is_alive(entry.volume);
+        let alive = self.is_writable(entry.volume);
         match entry.kind {
             Kind::Write { position } => {
                 let end = position + entry.blocks;
@@ -251,8 +251,14 @@ impl Core {
         found
     }
 
-    pub(crate) fn is_alive(&self, volume: u32) -> bool {
-        self.store.volume(VolumeId(volume)).is_some_and(|volume| volume.is_active())
+    pub(crate) fn is_alive(&self, node: u32) -> bool {
+        self.store.volume(VolumeId(node)).is_some_and(|node| node.is_active())
+    }
+
+    /// True for a volume that was not deleted. A forged log may name what becomes a snapshot.
+    pub(crate) fn is_writable(&self, node: u32) -> bool {
+        let is = |node: &VolumeRecord| node.is_active() && node.kind() == NodeKind::Volume;
+        self.store.volume(VolumeId(node)).is_some_and(is)
     }
 
     /// True when the record with this LSN is the last of its layer that touched the block.

@@ -53,7 +53,7 @@ impl LogDamage {
         core.report(Event::LogDamaged { first, last, blocks: self.blocks });
         for damaged in &self.entered {
             let Spot { lsn, volume, layer, block, position } = *damaged;
-            if core.is_alive(volume) && core.is_newest(layer, block, lsn) {
+            if core.is_writable(volume) && core.is_newest(layer, block, lsn) {
                 let byte = core.wal.byte_of(position);
                 core.report_damage(volume, block, Damaged::Log, byte);
             }

@@ -5,7 +5,7 @@
 //! the log's tail is where the last group before it began. So each volume has a *floor*: its
 //! records below it are in its map, or void, and are passed over.
 
-use store::{ExtentState, NodeSpec, Store, VolumeId, VolumeRecord};
+use store::{ExtentState, NodeKind, NodeSpec, Store, VolumeId, VolumeRecord};
 use wal::Record;
 
 use crate::details::Details;
@@ -54,6 +54,9 @@ impl Replayed {
         record: Record<'_>,
         payload: (u64, u64),
     ) -> Result<(), &'static str> {
+        if changed_by(&record).is_some_and(|volume| is_something_else(store, volume)) {
+            return Err("a change of what is no volume");
+        }
         match record {
             // None of these changes anything when the catalog has, or had, the node already.
             Record::Create { volume, body } => {
@@ -234,6 +237,23 @@ impl Replayed {
         self.reserved -= u64::from(old.is_some_and(|old| old.reserved));
         self.reserved += u64::from(version.reserved);
     }
+}
+
+/// The volume whose content or size a record changes or keeps.
+fn changed_by(record: &Record<'_>) -> Option<u32> {
+    match *record {
+        Record::Create { .. } | Record::Clone { .. } | Record::Delete { .. } => None,
+        Record::Write { volume, .. }
+        | Record::Direct { volume, .. }
+        | Record::Zero { volume, .. }
+        | Record::Resize { volume, .. }
+        | Record::Snapshot { volume, .. }
+        | Record::Restore { volume, .. } => Some(volume),
+    }
+}
+
+fn is_something_else(store: &Store, node: u32) -> bool {
+    store.volume(VolumeId(node)).is_some_and(|record| record.kind() != NodeKind::Volume)
 }
 
 /// A node that is in the catalog, and not being deleted.

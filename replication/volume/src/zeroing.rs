@@ -24,7 +24,7 @@ impl Core {
     /// A step of a zeroed range: its edges block by block, then whole extents.
     pub(crate) fn zero_step(&mut self) -> bool {
         let entry = *self.journal.peek(0).expect("the range that is being zeroed");
-        if !self.is_alive(entry.volume) {
+        if !self.is_writable(entry.volume) {
             self.end_window();
             return true;
         }

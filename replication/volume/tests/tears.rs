@@ -7,7 +7,7 @@ mod support;
 use bdev::{Lba, Op, Request, Rng, Status, Tag};
 use bdev_sim::{FaultPlan, Image, SimDisk};
 use support::{Rig, options};
-use volume::VolumeId;
+use volume::{OpenError, VolumeId};
 
 const LOG_START: u64 = 131_072;
 const LOG_BYTES: u64 = 1 << 20;
@@ -117,4 +117,19 @@ fn log_of_later_epochs_than_the_superblock_knows_is_appended_to() {
     let mut rig = open(&rig.disk.image());
     assert!(has(&mut rig, id, 6));
     assert!(has(&mut rig, id, 5));
+}
+
+/// The device takes what opening writes but the block that ends the log.
+#[test]
+fn store_whose_log_cannot_be_ended_does_not_open() {
+    let (image, id) = used_store();
+    let mut rig = Rig::begin_open(image, FaultPlan::reliable(1), &options());
+    rig.disk.fail_range(Op::Write, LOG_START / 4096..=(LOG_START + LOG_BYTES) / 4096 - 1);
+    match rig.until_open() {
+        Err(OpenError::Log(wal::ScanError::Blank { byte, status: Status::Io })) => {
+            assert!((LOG_START..LOG_START + LOG_BYTES).contains(&byte));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(has(&mut open(&rig.disk.image()), id, 5), "nothing was lost by it");
 }
