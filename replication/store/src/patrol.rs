@@ -489,8 +489,8 @@ impl Store {
         }
     }
 
-    /// True when the node of a tree was forgotten while its page was read: what was its own is free,
-    /// and what family the page should name is not known any more.
+    /// True when the node of a tree was forgotten while its page was read: what was its own is
+    /// free, and what family the page should name is not known any more.
     fn is_gone(&self, node: NodeId) -> bool {
         let in_tree = (1..OWNER_SPACE).contains(&node.owner);
         in_tree && self.catalog.slot(VolumeId(node.owner)).is_none()
