@@ -39,6 +39,8 @@ pub(crate) struct Frame {
     pub(crate) attempts: u8,
     /// What is wrong with its first copy.
     pub(crate) fault: Option<PageFault>,
+    /// The device failed to read one of its copies: the page may well be whole.
+    pub(crate) unreadable: bool,
     referenced: bool,
 }
 
@@ -67,6 +69,7 @@ impl Cache {
             mapped: 0,
             attempts: 0,
             fault: None,
+            unreadable: false,
             referenced: false,
         };
         Cache {
@@ -85,6 +88,12 @@ impl Cache {
 
     pub(crate) fn dirty(&self) -> u32 {
         self.dirty
+    }
+
+    /// True when the page with this number could not be used, and the device was to blame.
+    pub(crate) fn is_unreadable(&self, page: u64) -> bool {
+        let damaged = self.frames.iter().filter(|frame| frame.state == FrameState::Damaged);
+        damaged.filter(|frame| frame.ptr.number() == page).any(|frame| frame.unreadable)
     }
 
     /// The frame that holds `node`, which counts as a use of it.
@@ -125,6 +134,7 @@ impl Cache {
             mapped: 0,
             attempts: 0,
             fault: None,
+            unreadable: false,
             referenced: true,
         };
         self.index.insert(key_of(node), frame);

@@ -86,6 +86,9 @@ pub(crate) const SEAL_PAGES_MAX: usize = 64;
 /// Deepest tree: 252^4 leaves of 3 MiB hold more than [`VOLUME_BYTES_MAX`].
 pub(crate) const DEPTH_MAX: u8 = 4;
 
+/// Pages from the root to a leaf at most.
+pub const PATH_PAGES_MAX: u64 = DEPTH_MAX as u64 + 1;
+
 /// How often a metadata write is tried before the checkpoint fails.
 pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 3;
 

@@ -55,6 +55,7 @@ impl Store {
             Err(fault) => {
                 let slot = self.cache.frame_mut(frame);
                 slot.fault.get_or_insert(fault);
+                slot.unreadable |= fault == PageFault::Unreadable;
                 slot.attempts += 1;
                 if copy_to_read(&at.ptr, at.attempts + 1).is_some() {
                     assert!(self.load_queue.push(frame).is_ok(), "one place for each frame");

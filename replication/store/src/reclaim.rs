@@ -40,6 +40,8 @@ pub(crate) struct Reclaim {
     /// volumes have replaced since which they had shared.
     waiting_steps: u64,
     replaced: u64,
+    /// A volume has replaced a page or an extent that it had shared since they began to wait.
+    stirred: bool,
     steps: u64,
 }
 
@@ -66,8 +68,27 @@ impl Reclaim {
             rests: vec![None; NODES_MAX],
             waiting_steps: 0,
             replaced: 0,
+            stirred: false,
             steps: 0,
         }
+    }
+
+    /// A volume replaces a page that it shares.
+    pub(crate) fn note_replaced(&mut self) {
+        self.replaced += 1;
+        self.stirred = true;
+    }
+
+    /// An extent that a volume shares fell out of its map.
+    pub(crate) fn note_dropped(&mut self) {
+        self.stirred = true;
+    }
+
+    /// Nodes that wait for their children are looked at once more.
+    fn look_again(&mut self) {
+        (self.waiting_steps, self.replaced, self.stirred) = (0, 0, false);
+        let waits = |rest: &&mut Option<Rest>| **rest == Some(Rest::Children);
+        self.rests.iter_mut().filter(waits).for_each(|rest| *rest = None);
     }
 
     fn begin(&mut self, node: u32, cut: u64) {
@@ -110,16 +131,26 @@ impl Store {
         let Reclaim { waiting_steps, replaced, .. } = self.reclaim;
         // Looking once more costs as many steps: not before as many pages were replaced.
         if waiting_steps > 0 && replaced >= waiting_steps + REPLACED_MIN {
-            (self.reclaim.waiting_steps, self.reclaim.replaced) = (0, 0);
-            let waits = |rest: &&mut Option<Rest>| **rest == Some(Rest::Children);
-            self.reclaim.rests.iter_mut().filter(waits).for_each(|rest| *rest = None);
+            self.reclaim.look_again();
         }
         self.pick_deleted().is_some()
     }
 
-    /// A volume replaces a page that it shares.
-    pub(crate) fn note_replaced(&mut self) {
-        self.reclaim.replaced += 1;
+    /// True when a deleted snapshot waits for those that share its data, and a volume has replaced
+    /// some of what it shared meanwhile: [`Store::reclaim_again`] may find that it is the last.
+    pub fn may_reclaim_again(&self) -> bool {
+        self.reclaim.stirred && self.reclaim.waiting_steps > 0
+    }
+
+    /// Lets [`Store::reclaim`] look at every deleted snapshot once more, however little changed:
+    /// for times when there is nothing else to do.
+    pub fn reclaim_again(&mut self) {
+        self.reclaim.look_again();
+    }
+
+    /// An extent of a volume that is not its own fell out of its map.
+    pub fn drop_shared(&mut self) {
+        self.reclaim.note_dropped();
     }
 
     /// The node in work, or the next one: one that already hands over, else the youngest, whose
@@ -171,7 +202,7 @@ impl Store {
         if !self.reclaim.hands_over {
             if self.reclaim.kept {
                 if self.reclaim.waiting_steps == 0 {
-                    self.reclaim.replaced = 0;
+                    (self.reclaim.replaced, self.reclaim.stirred) = (0, false);
                 }
                 self.reclaim.waiting_steps += self.reclaim.steps + 1;
                 self.reclaim.rests[slot] = Some(Rest::Children);

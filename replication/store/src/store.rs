@@ -241,14 +241,18 @@ impl Store {
     ///
     /// The reserve lets a full checkpoint be written, every tentative extent be mapped, each with
     /// a leaf and an inner page of its own, deleted snapshots be reclaimed, and two copies of each
-    /// page. Where snapshots or clones share pages, an extent that is written takes fresh pages
-    /// and frees none: one extent in nine is kept for them.
+    /// page. Where snapshots or clones share pages, a leaf that is changed takes fresh pages and
+    /// frees none: who plans changes counts them ([`Store::is_sharing`]).
     pub fn free_extents(&self) -> u64 {
         let some = 2 * self.space.tentative() + 2 + RECLAIM_PAGES;
         let all = self.checkpoint_pages_most(self.dirty_max()) + some;
         let reserve = 2 * all.saturating_sub(self.meta.free_paired()).div_ceil(PAGES);
-        let free = self.space.free().saturating_sub(reserve);
-        if self.catalog.is_sharing() { free - free.div_ceil(9) } else { free }
+        self.space.free().saturating_sub(reserve)
+    }
+
+    /// True when some volume may share pages with a snapshot, or will when what is staged is done.
+    pub fn is_sharing(&self) -> bool {
+        self.catalog.is_sharing()
     }
 
     /// Extents that fell out of the map and are free after the next checkpoint.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::cache::{Frame, FrameState};
 use crate::format::{INNER_CHILDREN, LEAF_ENTRIES, LeafEntry, NodeId, NodeKind, PagePtr};
-use crate::limits::DEPTH_MAX;
+use crate::limits::{DEPTH_MAX, PATH_PAGES_MAX};
 use crate::{Edit, ExtentState, Lookup, Store, Unmap, VolumeId};
 
 /// Where the walk towards a node ended.
@@ -112,6 +112,30 @@ impl Store {
         };
         self.dirty_path(slot, &path);
         Edit::Entry(&mut self.cache.page_mut(frame).leaf_mut().entries[entry])
+    }
+
+    /// True when a page that was found damaged could not be read at all, for one copy at least: it
+    /// may be whole, and what it is to say must not be given up.
+    pub fn is_unreadable(&self, page: u64) -> bool {
+        self.cache.is_unreadable(page)
+    }
+
+    /// True when clearing an entry at this place replaces a page that the volume shares, which takes
+    /// a page and frees none; also as long as that is not known, because the page is being loaded.
+    pub fn replaces_shared(&mut self, volume: VolumeId, extent_index: u64) -> bool {
+        let Some(slot) = self.catalog.slot(volume) else { return false };
+        let (leaf, _) = place(volume, extent_index);
+        if leaf.index >= capacity(self.catalog.record(slot).depth) {
+            return false; // Nothing is mapped there.
+        }
+        match self.descend(slot, leaf).0 {
+            Walk::At(frame) => {
+                let Frame { node, ptr, state, .. } = *self.cache.frame(frame);
+                state != FrameState::Dirty && !self.owns(slot, node, ptr.birth.get())
+            }
+            Walk::Absent(_) => false,
+            Walk::Pending | Walk::Damaged(_) => true,
+        }
     }
 
     /// True when so many pages are dirty that edits may soon be [`Edit::Busy`] until a checkpoint.
@@ -336,7 +360,7 @@ impl Store {
             let Frame { node, ptr, state, .. } = *self.cache.frame(frame);
             let owned = self.owns(slot, node, ptr.birth.get());
             if state == FrameState::Ready && !owned {
-                self.note_replaced();
+                self.reclaim.note_replaced();
             }
             self.cache.touch_dirty(frame, owned);
         }
@@ -367,6 +391,8 @@ impl Store {
             entry.clear();
             if let Some(extent) = extent {
                 self.space.release(extent);
+            } else {
+                self.reclaim.note_dropped();
             }
         }
         if self.cache.page(leaf).leaf().mapped() == 0 {
@@ -445,7 +471,7 @@ fn in_range(leaf: NodeId) -> bool {
 
 /// Most pages that one edit makes dirty: a path to the root, and a new root for each level that the
 /// tree grows by.
-pub(crate) const EDIT_PAGES_MAX: u64 = 2 * (DEPTH_MAX as u64 + 1);
+pub(crate) const EDIT_PAGES_MAX: u64 = 2 * PATH_PAGES_MAX;
 
 /// Pages that edits leave for reclaiming, which needs some before it gives any back: changed pages
 /// that a snapshot shares take fresh pages and free none. Two edits are enough, each with its

@@ -1,7 +1,7 @@
 //! One extent of a destage window: its leaf edited, its blocks on their way.
 
-use bdev::{Buf, Buffers, Flags};
-use store::{Edit, Extent, LeafEntry, VolumeId};
+use bdev::{Buf, Buffers, Flags, Status};
+use store::{Edit, Extent, LeafEntry, Lookup, VolumeId};
 
 use crate::core::Core;
 use crate::cow::{Copied, Old, kept_blocks};
@@ -19,6 +19,17 @@ impl Core {
         }
         if self.device.room() < group.len() {
             return Applied::Later;
+        }
+        if group.iter().all(|c| c.what == Move::Clear) {
+            // Where nothing is written nothing is changed: that would take pages.
+            match self.store.lookup(volume, index) {
+                Lookup::Unmapped => return Applied::Done,
+                Lookup::Pending => return Applied::Later,
+                Lookup::Entry(entry) if kept_blocks(group, &entry) == entry.written() => {
+                    return Applied::Done;
+                }
+                Lookup::Entry(_) | Lookup::Damaged(_) => {}
+            }
         }
         let mut entry = match self.store.edit(volume, index) {
             Edit::Entry(entry) => *entry,
@@ -54,7 +65,16 @@ impl Core {
         if entry.extent() != before.extent() {
             self.release(volume, index, &before);
         }
+        if entry.extent().is_none() && before.extent().is_some() {
+            self.prune(volume, index);
+        }
         Applied::Done
+    }
+
+    /// An entry was cleared: when its leaf has nothing left, that goes too. If not now, because a
+    /// checkpoint must come first, then with the next range that covers it.
+    pub(crate) fn prune(&mut self, volume: VolumeId, index: u64) {
+        let _ = self.store.unmap(volume, &mut (index..index + 1));
     }
 
     /// Starts the writes of a group; the fresh extent for it, if one was needed. When the leaf must
@@ -134,6 +154,8 @@ impl Core {
             && !bdev::planted(bdev::Planted::ExtentLeak)
         {
             self.store.release(extent);
+        } else if before.extent().is_some() {
+            self.store.drop_shared();
         }
     }
 
@@ -153,9 +175,22 @@ impl Core {
 
     /// The map of these blocks is lost. They stay lost: reads say so.
     fn skip_damaged(&mut self, group: &[Candidate], page: u64) -> Applied {
+        if self.is_unreadable(page) {
+            return Applied::Later;
+        }
         let byte = page * BLOCK as u64;
         self.report_damage(group[0].volume, group[0].block, Damaged::Map, byte);
         self.drop_extent(group)
+    }
+
+    /// Whether a page of the map was not readable, rather than damaged: it may be whole, and what
+    /// the log has for it is not given up. The engine stops writing, and the next mount tries again.
+    pub(crate) fn is_unreadable(&mut self, page: u64) -> bool {
+        let unreadable = self.store.is_unreadable(page);
+        if unreadable {
+            self.fail("reading the map", Status::Io);
+        }
+        unreadable
     }
 
     /// Whether any block of a direct write is still the newest. Writes through the log may have

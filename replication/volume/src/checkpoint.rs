@@ -10,10 +10,9 @@ use crate::core::Core;
 use crate::destage::Phase;
 use crate::journal::Kind;
 use crate::limits::{
-    CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX, RETURNS_MIN,
-    RETURNS_WAIT_NS,
+    CHECKPOINT_SHARE, FORGET_BLOCKS, LOG_SOFT, PRESSED_SHARE, RANGES_MAX, RECLAIM_AGAIN,
+    RETURNS_MIN, RETURNS_WAIT_NS,
 };
-use crate::write::with_pages;
 
 /// How soon to come back when something waits that no completion announces (a free buffer).
 const BUSY: Duration = Duration::from_millis(1);
@@ -32,6 +31,8 @@ pub(crate) struct Checkpoint {
     clean: bool,
     /// An edit was refused until a checkpoint has been.
     pub(crate) wanted: bool,
+    /// When deleted snapshots that wait for others may be looked at once more.
+    again_at: Instant,
 }
 
 impl Checkpoint {
@@ -43,6 +44,7 @@ impl Checkpoint {
             begun_clean: false,
             clean: false,
             wanted: false,
+            again_at: Instant::ZERO,
         }
     }
 
@@ -98,7 +100,12 @@ impl Core {
     }
 
     fn is_idle(&self) -> bool {
-        self.now.saturating_since(self.written_at) >= Duration::from_nanos(self.idle_ns)
+        self.now >= self.idle_at()
+    }
+
+    /// When it counts as idle, unless somebody writes.
+    fn idle_at(&self) -> Instant {
+        self.written_at.saturating_add(Duration::from_nanos(self.idle_ns))
     }
 
     /// Durable records that the map does not have.
@@ -135,13 +142,17 @@ impl Core {
 
     /// When the background has something to do even if nothing completes until then.
     pub(crate) fn background_timeout(&self) -> Option<Instant> {
-        if self.failed.is_some() || self.is_settled() {
+        if self.failed.is_some() {
             return None;
+        }
+        if self.is_settled() {
+            let again_at = self.checkpoint.again_at.max(self.idle_at());
+            return self.store.may_reclaim_again().then_some(again_at);
         }
         if self.is_busy() {
             return Some(self.now.saturating_add(BUSY));
         }
-        Some(self.written_at.saturating_add(Duration::from_nanos(self.idle_ns)))
+        Some(self.idle_at())
     }
 
     /// Shortages that only a checkpoint ends.
@@ -159,7 +170,7 @@ impl Core {
 
     /// Extents that second copies may still take: what nobody has set aside.
     pub(crate) fn direct_room(&self) -> u64 {
-        self.store.free_extents().saturating_sub(with_pages(self.reserved))
+        self.store.free_extents().saturating_sub(self.spoken_for(0, 0))
     }
 
     /// As many extents wait for the map and a checkpoint to give them back as are left. Direct
@@ -284,15 +295,28 @@ impl Core {
         true
     }
 
+    /// Whether deleted snapshots that wait are looked at once more although little has changed:
+    /// when there is nothing else to do, or somebody lacks space.
+    fn reclaim_again(&mut self) -> bool {
+        let calm = self.is_idle() && self.now >= self.checkpoint.again_at;
+        let again = (calm || self.space_wanted) && self.store.may_reclaim_again();
+        if again {
+            self.store.reclaim_again();
+            self.checkpoint.reclaim = true;
+        }
+        again
+    }
+
     /// Gives back the space of deleted volumes, a step at a time.
     fn reclaim_step(&mut self) -> bool {
-        if !self.checkpoint.reclaim {
+        if !self.checkpoint.reclaim && !self.reclaim_again() {
             return false;
         }
         match self.store.reclaim() {
             Unmap::More => true,
             Unmap::Done => {
                 self.checkpoint.reclaim = false;
+                self.checkpoint.again_at = self.now.saturating_add(RECLAIM_AGAIN);
                 true
             }
             Unmap::Pending => false,

@@ -41,6 +41,11 @@ pub(crate) enum What {
 }
 
 impl What {
+    /// True for zeroed blocks and ranges.
+    fn is_zero(self) -> bool {
+        matches!(self, What::Zero | What::ZeroRange)
+    }
+
     /// True when it may unmap or share an extent, or undo what was set aside for one.
     pub(crate) fn is_doubt(self) -> bool {
         matches!(self, What::Zero | What::ZeroRange | What::Direct { .. } | What::Barrier)
@@ -59,6 +64,7 @@ impl Core {
             _ => self.pledged_blocks += slots_of(&pending),
         }
         self.pending_doubts += u32::from(pending.what.is_doubt());
+        self.pending_zeroes += u64::from(pending.what.is_zero());
         for &crc in crcs {
             let pushed = self.crcs.push(crc);
             assert!(pushed.is_ok(), "room was checked");
@@ -111,6 +117,7 @@ impl Core {
             self.pledged_blocks -= slots_of(pending);
         }
         self.pending_doubts -= u32::from(what.is_doubt());
+        self.pending_zeroes -= u64::from(what.is_zero());
         let layer = self.layers.newest(volume);
         let kind = match what {
             What::Write { reserve } => {
@@ -187,7 +194,8 @@ impl Core {
                 self.settle(pending.op);
             }
         }
-        (self.pledged_blocks, self.pledged_ranges, self.pending_doubts) = (0, 0, 0);
+        (self.pledged_blocks, self.pledged_ranges) = (0, 0);
+        (self.pending_doubts, self.pending_zeroes) = (0, 0);
     }
 
     /// Appends the records of a control operation; false when the log has no room now.

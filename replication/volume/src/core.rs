@@ -75,6 +75,8 @@ pub(crate) struct Core {
     pub(crate) pledged_ranges: usize,
     /// Records in `pending` that may unmap an extent, or undo what was set aside for one.
     pub(crate) pending_doubts: u32,
+    /// Records in `pending` that zero something.
+    pub(crate) pending_zeroes: u64,
     pub(crate) queues: Slots<QueueState>,
     pub(crate) ops: Slots<HostOp>,
     /// Operations that could not go on, in the order in which they came.
@@ -166,6 +168,7 @@ impl Core {
             pledged_blocks: 0,
             pledged_ranges: 0,
             pending_doubts: 0,
+            pending_zeroes: 0,
             queues: Slots::new(QUEUES_MAX),
             ops: Slots::new(OPS_MAX),
             parked_reads: Fifo::new(OPS_MAX),

@@ -28,6 +28,13 @@ pub(crate) enum Kind {
     Barrier,
 }
 
+impl Kind {
+    /// True for zeroed blocks and ranges.
+    pub(crate) fn is_zero(self) -> bool {
+        matches!(self, Kind::Zero | Kind::ZeroRange)
+    }
+}
+
 /// A record of the log that the map does not have, or has but not durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -56,13 +63,15 @@ pub(crate) struct Journal {
     end: u64,
     /// Entries behind the cursor that put an extent of their own into the map.
     directs: u64,
+    /// Zeroed blocks and ranges that were not destaged yet.
+    zeroes: u64,
 }
 
 impl Journal {
     pub(crate) fn new(capacity: usize) -> Journal {
         let empty = Entry { lsn: 0, volume: 0, layer: 0, block: 0, blocks: 0, kind: Kind::Zero };
         let entries = vec![empty; capacity.next_power_of_two()].into();
-        Journal { entries, first: 0, cursor: 0, end: 0, directs: 0 }
+        Journal { entries, first: 0, cursor: 0, end: 0, directs: 0, zeroes: 0 }
     }
 
     pub(crate) fn room(&self) -> usize {
@@ -84,6 +93,7 @@ impl Journal {
         self.entries[index] = entry;
         self.end += 1;
         self.directs += u64::from(entry.is_direct());
+        self.zeroes += u64::from(entry.kind.is_zero());
     }
 
     /// The entry `ahead` places behind the cursor.
@@ -97,12 +107,19 @@ impl Journal {
         self.end - self.cursor
     }
 
+    /// Records of zeroes that were not destaged yet.
+    pub(crate) fn zeroes(&self) -> u64 {
+        self.zeroes
+    }
+
     /// Moves the cursor over `count` entries that are in the map now.
     pub(crate) fn advance(&mut self, count: u64) {
         assert!(count <= self.pending());
-        let passed = self.cursor..self.cursor + count;
-        let direct = |&at: &u64| self.entries[self.index(at)].is_direct();
-        self.directs -= passed.filter(direct).count() as u64;
+        for at in self.cursor..self.cursor + count {
+            let entry = &self.entries[self.index(at)];
+            self.directs -= u64::from(entry.is_direct());
+            self.zeroes -= u64::from(entry.kind.is_zero());
+        }
         self.cursor += count;
     }
 

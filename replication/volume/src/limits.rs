@@ -179,6 +179,10 @@ pub(crate) const RETURNS_WAIT_NS: u64 = 50_000_000;
 /// Without a write for so long, everything is destaged and checkpointed. Nanoseconds.
 pub(crate) const IDLE_NS: u64 = 500_000_000;
 
+/// How long deleted snapshots that wait for others rest at least between two looks at them that
+/// nothing but an idle store gives reason for: each is a walk over their maps.
+pub(crate) const RECLAIM_AGAIN: Duration = Duration::from_secs(10);
+
 /// Blocks of log that one destage window covers: one read of 1 MiB.
 pub(crate) const WINDOW_BLOCKS: u64 = 256;
 

@@ -40,10 +40,13 @@ enum Space {
 /// Extents that the exact accounting leaves alone, so that it is asked rarely.
 const SPACE_MARGIN: u64 = 8;
 
+/// Pages that zeroing a range changes at most without removing them: the paths to its two ends.
+const ZERO_PAGES_MAX: u64 = 2 * store::PATH_PAGES_MAX;
+
 /// Extents that are gone when `extents` have been mapped: each may add a leaf and an inner page to
 /// the metadata, in two copies, because a page that a snapshot shares is not given back when it
 /// is changed. Four pages are a quarter of an extent.
-pub(crate) fn with_pages(extents: u64) -> u64 {
+fn with_pages(extents: u64) -> u64 {
     extents + extents.div_ceil(4)
 }
 
@@ -331,6 +334,10 @@ impl Core {
             self.ops.get_mut(key).expect("held").cursor += blocks;
             return Step::Done;
         }
+        if !self.has_pages_for_zeroes(volume, block, blocks) {
+            return self.wait_for_space(key);
+        }
+        self.end_space_wait(key);
         let record = Record::Zero { volume, block, blocks };
         let what = if ranged { What::ZeroRange } else { What::Zero };
         let pending = Pending { op: key, volume, block, blocks, what };
@@ -382,7 +389,7 @@ impl Core {
             return Space::Granted(0);
         }
         let free = self.store.free_extents();
-        if free >= with_pages(self.reserved + blocks) + SPACE_MARGIN {
+        if free >= self.spoken_for(blocks, 0) + SPACE_MARGIN {
             return Space::Granted(u64::MAX >> (64 - blocks));
         }
         let (mut block, mut reserve) = (first, 0u64);
@@ -395,11 +402,42 @@ impl Core {
             }
             block = (index + 1) * EXTENT_BLOCKS;
         }
-        if free >= with_pages(self.reserved + u64::from(reserve.count_ones())) {
+        // What goes over its old place needs nothing, however full the store is.
+        if reserve == 0 || free >= self.spoken_for(u64::from(reserve.count_ones()), 0) {
             Space::Granted(reserve)
         } else {
             Space::Full
         }
+    }
+
+    /// Extents that must be free for what is on its way into the map and for so many further blocks
+    /// and zeroed ranges: with the pages that they add, where no page is given back for them.
+    pub(crate) fn spoken_for(&self, blocks: u64, zeroes: u64) -> u64 {
+        let zeroes = if self.is_sharing() {
+            self.pending_zeroes + self.journal.zeroes() + zeroes
+        } else {
+            0
+        };
+        with_pages(self.reserved + blocks) + (zeroes * ZERO_PAGES_MAX).div_ceil(EXTENT_BLOCKS)
+    }
+
+    /// True when pages of some volume's map are a snapshot's too, or will be soon.
+    fn is_sharing(&self) -> bool {
+        self.store.is_sharing() || self.layers.is_waiting()
+    }
+
+    /// Whether the pages are there that zeroing this range takes: clearing an entry of a page that
+    /// a snapshot shares replaces that page and frees none.
+    fn has_pages_for_zeroes(&mut self, volume: u32, block: u64, blocks: u64) -> bool {
+        let needed = self.spoken_for(0, 1);
+        if !self.is_sharing() || self.store.free_extents() >= needed + SPACE_MARGIN {
+            return true;
+        }
+        // In the middle of a long range whole pages go; only at its ends others are changed.
+        let ends = [block / EXTENT_BLOCKS, (block + blocks - 1) / EXTENT_BLOCKS];
+        let shares = |index| self.store.replaces_shared(VolumeId(volume), index);
+        let takes_pages = self.layers.will_share(volume) || ends.into_iter().any(shares);
+        !takes_pages || self.store.free_extents() >= needed
     }
 
     /// True when destaging a block of this extent may take a free extent that nobody set aside.
@@ -459,7 +497,8 @@ impl Core {
             && self.pending.is_empty()
             && !self.store.is_dirty()
             && !self.store.is_checkpointing()
-            && !self.is_reclaiming();
+            && !self.is_reclaiming()
+            && !self.store.may_reclaim_again();
         let (checkpoints, head) = (self.stats.checkpoints, self.wal.next_lsn());
         let op = self.ops.get_mut(key).expect("held");
         self.space_waiters += u32::from(op.space_wait.is_none());

@@ -54,6 +54,7 @@ impl Core {
                 self.checkpoint.wanted = true;
                 false
             }
+            Unmap::Damaged(page) if self.is_unreadable(page) => false,
             Unmap::Damaged(page) => {
                 let byte = page * BLOCK as u64;
                 self.report_damage(entry.volume, entry.block, Damaged::Map, byte);
@@ -75,6 +76,9 @@ impl Core {
             Edit::Pending => return Applied::Later,
             Edit::Busy => return Applied::Busy,
             Edit::Damaged(page) => {
+                if self.is_unreadable(page) {
+                    return Applied::Later;
+                }
                 let byte = page * BLOCK as u64;
                 self.report_damage(range.volume, range.block, Damaged::Map, byte);
                 return Applied::Done;
@@ -90,6 +94,7 @@ impl Core {
         if entry.written() == 0 {
             entry.clear();
             self.release(volume, index, &before);
+            self.prune(volume, index);
         }
         Applied::Done
     }

@@ -100,7 +100,10 @@ impl Workload {
     pub(crate) fn run(&mut self, rig: &mut Rig, count: u32) {
         let mut left = count;
         let mut requests = Fifo::new(1);
+        let since = rig.disk.now();
         loop {
+            let took = rig.disk.now().saturating_since(since);
+            assert!(took.as_secs() < 60, "{}: somebody waits for ever", self.label);
             let quiet = self.targets.iter().all(Target::is_quiet);
             if rig.disk.is_off() || (left == 0 && quiet) {
                 return;
