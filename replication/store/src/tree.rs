@@ -114,14 +114,15 @@ impl Store {
         Edit::Entry(&mut self.cache.page_mut(frame).leaf_mut().entries[entry])
     }
 
-    /// True when a page that was found damaged could not be read at all, for one copy at least: it
-    /// may be whole, and what it is to say must not be given up.
+    /// True when a page that was found damaged could not be read at all, one copy at least: it may
+    /// be whole, and what it is to say must not be given up.
     pub fn is_unreadable(&self, page: u64) -> bool {
         self.cache.is_unreadable(page)
     }
 
-    /// True when clearing an entry at this place replaces a page that the volume shares, which takes
-    /// a page and frees none; also as long as that is not known, because the page is being loaded.
+    /// True when clearing an entry at this place replaces a page that the volume shares, which
+    /// takes a page and frees none; also as long as that is not known, because the page is being
+    /// loaded.
     pub fn replaces_shared(&mut self, volume: VolumeId, extent_index: u64) -> bool {
         let Some(slot) = self.catalog.slot(volume) else { return false };
         let (leaf, _) = place(volume, extent_index);

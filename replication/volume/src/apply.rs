@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// Whether a page of the map was not readable, rather than damaged: it may be whole, and what
-    /// the log has for it is not given up. The engine stops writing, and the next mount tries again.
+    /// the log has for it is not given up. The engine stops writing; the next mount tries again.
     pub(crate) fn is_unreadable(&mut self, page: u64) -> bool {
         let unreadable = self.store.is_unreadable(page);
         if unreadable {
