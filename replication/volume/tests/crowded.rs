@@ -14,7 +14,7 @@ const MIB: u64 = 1 << 20;
 /// Blocks of 4 KiB in what one leaf of the map speaks of: 48 extents.
 const LEAF_BLOCKS: u64 = 48 * 16;
 
-const EXTENT: [u8; 65536] = [7; 65536];
+static EXTENT: [u8; 65536] = [7; 65536];
 
 /// A volume and what each of its scattered places holds: `0` for zeroes.
 struct Scattered {
