@@ -72,6 +72,12 @@ impl Host {
         assert_eq!(self.execute(request).status, Status::Ok, "write at {lba}");
     }
 
+    /// All of the volume, in pieces: where each begins, and its bytes.
+    pub(crate) fn read_all(&mut self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        let step = usize::try_from(RUN).unwrap();
+        (0..BLOCKS).step_by(step).map(|lba| (lba, self.read(lba)))
+    }
+
     fn read(&mut self, lba: u64) -> Vec<u8> {
         let len = usize::try_from(RUN).unwrap() * BLOCK;
         let buffer = self.pool.take(len).unwrap();

@@ -1,5 +1,7 @@
 //! kill -9 at any moment under many requests at once, also while the daemon recovers: each block
-//! holds what was acknowledged, or what was sent after it, and from then on the same.
+//! holds what was acknowledged, or what was sent after it, and from then on the same. Meanwhile an
+//! operator takes, deletes, clones and restores snapshots, resizes and scrubs: what was answered is
+//! done, and a snapshot holds what the volume did at a moment between command and answer.
 //!
 //! `KILLS=200 FUZZ_SEED=1` says how often, and draws what is done; `make crash KILLS=200`.
 
@@ -11,10 +13,11 @@ use bdev_uring::{FileDisk, FileOptions};
 
 use crate::host::{BLOCK, BLOCKS, Host, address};
 use crate::ledger::Ledger;
+use crate::operator::Operator;
 use crate::stand::{Process, command, dir, start, start_with_volume};
 
 /// How often the daemon is killed when nobody asks for more.
-const KILLS_DEFAULT: u64 = 12;
+const KILLS_DEFAULT: u64 = 6;
 /// Requests in flight.
 const DEPTH: usize = 16;
 /// Requests that are answered between two kills, at most.
@@ -31,7 +34,7 @@ fn any_number_of_kills_loses_nothing_that_was_acknowledged() {
     let dir = dir();
     let dir = dir.path();
     let mut process = start_with_volume(dir);
-    let mut load = Load::new(seed);
+    let mut load = Load::new(seed, dir);
     let began = Instant::now();
     for kill in 1..=kills {
         let mut host = Host::connect(address(dir)).unwrap();
@@ -40,6 +43,7 @@ fn any_number_of_kills_loses_nothing_that_was_acknowledged() {
         load.run(&mut host, answers);
         process.child.kill().unwrap();
         load.crashed(&mut host);
+        load.operator.crashed(&mut load.ledger);
         process.wait();
         let mut starts = 0;
         while load.rng.chance(1, 3) {
@@ -48,20 +52,27 @@ fn any_number_of_kills_loses_nothing_that_was_acknowledged() {
         }
         assert_clean(dir, false);
         process = start(dir);
+        load.operator.look();
+        load.operator.read(&mut load.rng, false);
         println!("kill {kill} after {answers} answers, then {starts} while it started");
     }
     let mut host = Host::connect(address(dir)).unwrap();
     load.read_all(&mut host);
     drop(host);
+    load.operator.read(&mut load.rng, true);
     process.signal("-TERM");
     let (code, log) = process.wait();
     assert_eq!(code, Some(0), "{}", log.join("\n"));
     assert_clean(dir, true);
-    let Load { written, checked, .. } = load;
+    let Load { written, checked, operator, .. } = load;
+    let [snapshots, deletions, clones, restores, resizes, scrubs] = operator.done;
     let seconds = began.elapsed().as_secs();
     println!(
-        "{kills} kills, seed {seed}, {seconds} s: {written} blocks acknowledged, {checked} read"
+        "{kills} kills, seed {seed}, {seconds} s: {written} blocks acknowledged, {checked} read; \
+         {snapshots} snapshots, {deletions} deletions, {clones} clones, {restores} restores, \
+         {resizes} resizes, {scrubs} scrubs answered"
     );
+    assert!(kills < 6 || snapshots > 0, "the operator works");
 }
 
 fn kill_while_it_starts(dir: &Path, ms: u64) {
@@ -87,6 +98,9 @@ fn assert_clean(dir: &Path, data: bool) {
 struct Load {
     rng: Rng,
     ledger: Ledger,
+    operator: Operator,
+    /// The operator gives commands.
+    is_operated: bool,
     /// What is in flight, by tag.
     sent: Vec<Option<(Op, u64, u64)>>,
     written: u64,
@@ -94,9 +108,10 @@ struct Load {
 }
 
 impl Load {
-    fn new(seed: u64) -> Load {
+    fn new(seed: u64, dir: &Path) -> Load {
         let (rng, ledger, sent) = (Rng::new(seed), Ledger::new(BLOCKS), vec![None; DEPTH]);
-        Load { rng, ledger, sent, written: 0, checked: 0 }
+        let (operator, is_operated) = (Operator::new(dir), false);
+        Load { rng, ledger, operator, is_operated, sent, written: 0, checked: 0 }
     }
 
     /// Reads and judges the whole volume.
@@ -110,6 +125,7 @@ impl Load {
 
     /// Works until so many requests have been answered; as many as fit are in flight then.
     fn run(&mut self, host: &mut Host, answers: u64) {
+        self.is_operated = true;
         self.drive(host, answers, |rng| {
             let small = 1 + rng.below(8);
             let (op, blocks) = match rng.below(20) {
@@ -122,6 +138,7 @@ impl Load {
             };
             Some((op, rng.below(BLOCKS - blocks), blocks))
         });
+        self.is_operated = false;
     }
 
     /// Sends what `draw` says until `answers` have come, or it says no more and all have.
@@ -154,6 +171,9 @@ impl Load {
             if over && self.sent.iter().all(Option::is_none) {
                 return;
             }
+            if self.is_operated {
+                self.operator.step(&mut self.ledger, &mut self.rng);
+            }
         }
         queue.submit(&mut requests);
         queue.kick();
@@ -176,7 +196,8 @@ impl Load {
         let request = match op {
             Op::Read => Request::read(tag, Lba(lba), count, pool.take(len).unwrap()),
             Op::Write => {
-                let versions = self.ledger.send(range);
+                let versions = self.ledger.send(range.clone());
+                self.operator.sent(range, &versions);
                 let mut buffer = pool.take(len).unwrap();
                 let chunks = buffer.bytes_mut()[..len].chunks_mut(BLOCK);
                 for (chunk, (block, version)) in chunks.zip((lba..).zip(versions)) {
@@ -186,7 +207,8 @@ impl Load {
             }
             Op::Flush => Request::flush(tag),
             _ => {
-                self.ledger.send_zeroes(range);
+                let zeroes = self.ledger.send_zeroes(range.clone());
+                self.operator.sent(range, &zeroes);
                 Request::range(tag, op, Lba(lba), count)
             }
         };
@@ -198,22 +220,20 @@ impl Load {
         let sent = self.sent[usize::try_from(tag.0).unwrap()].take();
         let (op, lba, blocks) = sent.expect("one answer for each request");
         let range = range(lba, blocks);
-        self.ledger.end(range.clone());
-        if !status.is_ok() {
-            return;
-        }
         match (op, data) {
+            _ if !status.is_ok() => {}
             (Op::Read, Data::Into(buffer)) => {
                 self.ledger.judge(range.start, &buffer.bytes()[..range.len() * BLOCK]);
                 self.checked += blocks;
             }
             // A deallocated block may keep what it held.
             (Op::Write | Op::WriteZeroes, _) => {
-                self.ledger.acknowledge(range);
+                self.ledger.acknowledge(range.clone());
                 self.written += blocks;
             }
             _ => {}
         }
+        self.ledger.end(range);
     }
 
     /// The daemon is gone: what it answered before is taken, the rest was sent and no more.

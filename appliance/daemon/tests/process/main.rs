@@ -10,5 +10,6 @@ mod host;
 mod kills;
 mod ledger;
 mod life;
+mod operator;
 mod snapshots;
 mod stand;
