@@ -51,6 +51,10 @@ impl Entry {
     fn is_direct(&self) -> bool {
         matches!(self.kind, Kind::Direct { owned: true, .. })
     }
+
+    fn is_found(&self) -> bool {
+        matches!(self.kind, Kind::Direct { owned: false, .. })
+    }
 }
 
 /// A ring of entries with a cursor: those before it are in the map, the others are not yet.
@@ -65,13 +69,16 @@ pub(crate) struct Journal {
     directs: u64,
     /// Zeroed blocks and ranges that were not destaged yet.
     zeroes: u64,
+    /// Entries behind the cursor whose extent a replay found in the map, or that are superseded.
+    found: u64,
 }
 
 impl Journal {
     pub(crate) fn new(capacity: usize) -> Journal {
         let empty = Entry { lsn: 0, volume: 0, layer: 0, block: 0, blocks: 0, kind: Kind::Zero };
         let entries = vec![empty; capacity.next_power_of_two()].into();
-        Journal { entries, first: 0, cursor: 0, end: 0, directs: 0, zeroes: 0 }
+        let (first, cursor, end) = (0, 0, 0);
+        Journal { entries, first, cursor, end, directs: 0, zeroes: 0, found: 0 }
     }
 
     pub(crate) fn room(&self) -> usize {
@@ -94,6 +101,7 @@ impl Journal {
         self.end += 1;
         self.directs += u64::from(entry.is_direct());
         self.zeroes += u64::from(entry.kind.is_zero());
+        self.found += u64::from(entry.is_found());
     }
 
     /// The entry `ahead` places behind the cursor.
@@ -116,9 +124,10 @@ impl Journal {
     pub(crate) fn advance(&mut self, count: u64) {
         assert!(count <= self.pending());
         for at in self.cursor..self.cursor + count {
-            let entry = &self.entries[self.index(at)];
+            let entry = self.entries[self.index(at)];
             self.directs -= u64::from(entry.is_direct());
             self.zeroes -= u64::from(entry.kind.is_zero());
+            self.found -= u64::from(entry.is_found());
         }
         self.cursor += count;
     }
@@ -126,6 +135,15 @@ impl Journal {
     /// Extents of direct writes that are on the device and not yet in the map.
     pub(crate) fn directs(&self) -> u64 {
         self.directs
+    }
+
+    /// Direct writes behind the cursor, into the same layer after this record, whose extents a
+    /// replay found in the map, or that are superseded.
+    pub(crate) fn found_after(&self, before: &Entry) -> impl Iterator<Item = &Entry> {
+        let (layer, lsn) = (before.layer, before.lsn);
+        let from = if self.found == 0 { self.end } else { self.cursor };
+        let entries = (from..self.end).map(|at| &self.entries[self.index(at)]);
+        entries.filter(move |entry| entry.is_found() && entry.layer == layer && entry.lsn > lsn)
     }
 
     /// Forgets the oldest entry if its LSN is below `lsn`.
@@ -150,10 +168,13 @@ impl Journal {
         for at in self.first..self.end {
             let index = self.index(at);
             let was = self.entries[index].is_direct();
+            let was_found = self.entries[index].is_found();
             each(&mut self.entries[index]);
             if at >= self.cursor {
                 self.directs += u64::from(self.entries[index].is_direct());
                 self.directs -= u64::from(was);
+                self.found += u64::from(self.entries[index].is_found());
+                self.found -= u64::from(was_found);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Zeroed ranges on their way into the map: edges block by block, whole extents unmapped.
 
+use std::ops::Range;
+
 use store::{Edit, Unmap, VolumeId};
 
 use crate::core::Core;
@@ -43,12 +45,18 @@ impl Core {
             self.end_window();
             return true;
         }
-        match self.store.unmap(VolumeId(entry.volume), &mut self.destage.zeroing) {
-            Unmap::More => true,
-            Unmap::Done => {
-                self.end_window();
-                true
+        let mut part = self.destage.zeroing.clone();
+        if let Some(found) = self.next_found(&entry, &part) {
+            if found == part.start {
+                self.destage.zeroing.start += 1;
+                return true;
             }
+            part.end = found;
+        }
+        let unmapped = self.store.unmap(VolumeId(entry.volume), &mut part);
+        self.destage.zeroing.start = part.start;
+        match unmapped {
+            Unmap::More | Unmap::Done => true,
             Unmap::Pending => false,
             Unmap::Busy => {
                 self.checkpoint.wanted = true;
@@ -64,8 +72,23 @@ impl Core {
         }
     }
 
+    /// The first of these extents that a later direct write fills, when a replay found that write
+    /// in the map: the range was there before it, and must not take its extent out again.
+    fn next_found(&self, range: &Entry, extents: &Range<u64>) -> Option<u64> {
+        let inside = |entry: &&Entry| extents.contains(&(entry.block / EXTENT_BLOCKS));
+        let is_live = |entry: &&Entry| {
+            let mut blocks = entry.block..entry.block + entry.blocks;
+            blocks.any(|block| self.is_newest(entry.layer, block, entry.lsn))
+        };
+        let found = self.journal.found_after(range).filter(inside).filter(is_live);
+        found.map(|entry| entry.block / EXTENT_BLOCKS).min()
+    }
+
     fn zero_edge(&mut self, range: &Entry, index: u64) -> Applied {
         let volume = VolumeId(range.volume);
+        if self.next_found(range, &(index..index + 1)).is_some() {
+            return Applied::Done;
+        }
         match self.store.lookup(volume, index) {
             store::Lookup::Unmapped => return Applied::Done,
             store::Lookup::Pending => return Applied::Later,

@@ -419,7 +419,8 @@ impl Bare {
         if taken > 0 {
             return Err(format!("{taken} buffers are missing: {:?}", self.pool));
         }
-        if self.formatted && !self.plan.rot && self.faults.chance(1, 2) {
+        // A trace looks each time, to tell when it happened.
+        if self.formatted && !self.plan.rot && (self.faults.chance(1, 2) | self.plan.trace) {
             audit::check(self, false)?;
         }
         Ok(())
