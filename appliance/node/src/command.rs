@@ -249,6 +249,8 @@ pub struct CheckSummary {
     pub aborted: u64,
     /// What the last one that came to its end found.
     pub found: u64,
+    /// What all of them found together.
+    pub found_all: u64,
     /// Bytes of leaked space that all of them gave back.
     pub freed_bytes: u64,
 }

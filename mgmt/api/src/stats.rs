@@ -114,6 +114,8 @@ pub struct CheckCounters {
     pub aborted: u64,
     /// What the last one that came to its end found.
     pub found: u64,
+    /// What all of them found together.
+    pub found_all: u64,
     /// Bytes of leaked space that they gave back.
     pub freed: u64,
 }

@@ -138,10 +138,11 @@ impl Seen {
     fn look_at_check(&mut self, check: CheckCounters, told: &mut Vec<Told>) {
         let before = std::mem::replace(&mut self.check, check);
         if check.done > before.done {
-            let clean = check.found == 0;
-            let severity = if clean { Severity::Info } else { Severity::Error };
+            // Two may have ended since the last look.
+            let found = check.found_all.saturating_sub(before.found_all);
+            let severity = if found == 0 { Severity::Info } else { Severity::Error };
             let freed = api::ByteLen::from_bytes(check.freed.saturating_sub(before.freed));
-            let message = match check.found {
+            let message = match found {
                 0 => "maps, owners and space agree".to_owned(),
                 found => format!("{found} finding(s), {freed} given back"),
             };

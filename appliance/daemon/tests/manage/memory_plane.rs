@@ -227,7 +227,9 @@ impl DataPlane for MemoryPlane {
             }
             if let StoreCheck::Done(report) = &outcome {
                 store.numbers.check.done += 1;
-                store.numbers.check.found = u64::try_from(report.findings.len()).unwrap();
+                let found = u64::try_from(report.findings.len()).unwrap();
+                store.numbers.check.found = found;
+                store.numbers.check.found_all += found;
             }
             Ok(outcome)
         }))

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bdev::Status;
 use serde_json::Value;
 
 use crate::host::{BLOCK, BLOCKS, Host, address, content};
@@ -183,5 +184,46 @@ fn a_log_has_the_size_that_was_asked_for() {
     assert_eq!((&advice["enough"], &advice["seconds_until_slow"]), (&true.into(), &12.into()));
     let advice = json(dir, &format!("store advise main {demand} 20"));
     assert_eq!(advice["enough"], false);
+    stop(process);
+}
+
+#[test]
+fn a_device_that_only_fails_is_quarantined_and_opened_again_when_it_is_back() {
+    let dir = dir();
+    let dir = dir.path();
+    let process = start_with_volume(dir);
+    ok(dir, "store scrub pause");
+    ok(dir, "store init other --device DIR/other --size 64MiB");
+    ok(dir, "volume create fine --store other --size 8MiB");
+    ok(dir, "export add fine --allow-any-host");
+    Host::connect(address(dir)).unwrap().write(LBA, &[1]);
+    stop(process);
+    let disk = dir.join("disk");
+    std::fs::copy(&disk, dir.join("good")).unwrap();
+
+    let process = start(dir);
+    let mut host = Host::connect(address(dir)).unwrap();
+    assert_eq!(host.try_read(LBA), Status::Ok, "the map is read");
+    // The device is gone, as far as data goes.
+    File::options().write(true).open(&disk).unwrap().set_len(1 << 20).unwrap();
+    while !ok(dir, "node events").contains("store_quarantined  main: the device is quarantined") {
+        assert_ne!(host.try_read(LBA), Status::Ok);
+    }
+    assert_eq!(json(dir, "store list")[0]["state"], "failed");
+    assert_eq!(metric(dir, "holdfast_store_health{store=\"main\"}"), 2.0);
+    while json(dir, "node info")["health"] != "degraded" {}
+    assert_eq!(holdfast(dir, "store check main").0, 5);
+    let mut neighbour = Host::connect_to(address(dir), "fine").unwrap();
+    neighbour.write(0, &[1]);
+    assert_eq!(neighbour.try_read(0), Status::Ok, "the node's other store goes on");
+
+    std::fs::copy(dir.join("good"), &disk).unwrap();
+    ok(dir, "store add main --device DIR/disk");
+    assert_eq!(json(dir, "store list")[0]["state"], "online");
+    drop(host);
+    let mut host = Host::connect(address(dir)).unwrap();
+    assert_eq!(host.try_read(LBA), Status::Ok);
+    host.write(LBA, &[2]);
+    drop((host, neighbour));
     stop(process);
 }

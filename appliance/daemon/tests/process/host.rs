@@ -88,6 +88,12 @@ impl Host {
         buffer.bytes()[..len].to_vec()
     }
 
+    /// Reads one block; how that ended.
+    pub(crate) fn try_read(&mut self, lba: u64) -> Status {
+        let buffer = self.pool.take(BLOCK).unwrap();
+        self.execute(Request::read(Tag(4), Lba(lba), 1, buffer)).status
+    }
+
     /// Asks for all of the volume at once, takes the first answer, and listens no more.
     pub(crate) fn read_and_stop_listening(&mut self) -> u32 {
         let len = usize::try_from(RUN).unwrap() * BLOCK;

@@ -124,6 +124,7 @@ impl EngineStore {
                 self.check.done += 1;
                 let listed = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
                 self.check.found = listed.saturating_add(report.dropped);
+                self.check.found_all = self.check.found_all.saturating_add(self.check.found);
                 self.check.freed_bytes += report.freed.saturating_mul(store::EXTENT_BYTES);
             }
             CheckStatus::Never | CheckStatus::Aborted(_) => self.check.aborted += 1,

@@ -36,7 +36,7 @@ const COUNTERS_OF_BYTES: [Row<u64>; 7] = [
     ("store_check_freed", "Bytes of leaked space that checks gave back", |s| s.numbers.check.freed),
 ];
 
-const COUNTERS: [Row<u64>; 17] = [
+const COUNTERS: [Row<u64>; 18] = [
     ("store_checkpoints", "Checkpoints made", |s| s.numbers.checkpoints),
     ("store_integrity_errors", "Blocks that did not match their checksum; no host got them", |s| {
         s.numbers.integrity_errors
@@ -67,6 +67,7 @@ const COUNTERS: [Row<u64>; 17] = [
         s.numbers.scrub.passes
     }),
     ("store_checks", "Checks that came to their end", |s| s.numbers.check.done),
+    ("store_check_findings", "What all checks found together", |s| s.numbers.check.found_all),
     ("store_checks_aborted", "Checks that gave way", |s| s.numbers.check.aborted),
 ];
 

@@ -149,8 +149,8 @@ pub(super) fn scrub_progress(scrub: &node::ScrubStatus) -> ScrubProgress {
 }
 
 pub(super) fn check_counters(check: node::CheckSummary) -> CheckCounters {
-    let node::CheckSummary { running, done, aborted, found, freed_bytes } = check;
-    CheckCounters { running, done, aborted, found, freed: freed_bytes }
+    let node::CheckSummary { running, done, aborted, found, found_all, freed_bytes } = check;
+    CheckCounters { running, done, aborted, found, found_all, freed: freed_bytes }
 }
 
 pub(super) fn device_health(status: &StoreStatus) -> DeviceHealth {
