@@ -344,6 +344,54 @@ fn snapshots_are_read_only_queues() {
 }
 
 #[test]
+fn a_group_with_one_bad_member_takes_none_and_a_name_is_free_after_deletion() {
+    let (mut rig, mut forest, volume) = rig();
+    let other = forest.create(&mut rig);
+    forest.write(&mut rig, volume, 0, 4, false);
+    let of = |volume, name: &'static str, id: u8| NewSnapshot { volume, uuid: [id; 16], name };
+    let snapshot = |rig: &mut Rig, group: &[NewSnapshot<'_>]| {
+        let token = rig.engine.borrow_mut().create_snapshots(group);
+        refused(rig, token)
+    };
+    let unknown = Some(ControlError::Volume(VolumeError::Unknown));
+    let bad = [of(volume, "g", 1), of(other, "g", 2), of(VolumeId(99), "g", 3)];
+    assert_eq!(snapshot(&mut rig, &bad), unknown);
+    assert_eq!(snapshot(&mut rig, &[of(volume, "a", 4)]), None);
+    let exists = Some(ControlError::Volume(VolumeError::Exists));
+    let bad = [of(other, "a", 5), of(volume, "a", 6)];
+    assert_eq!(snapshot(&mut rig, &bad), exists, "the second has it already");
+    let names = |rig: &Rig| rig.engine.borrow().snapshots().len();
+    assert_eq!(names(&rig), 1, "all or none");
+    let first = rig.engine.borrow().snapshots()[0].id;
+    let token = rig.engine.borrow_mut().delete_volume(first).unwrap();
+    rig.control_result(token).unwrap();
+    assert_eq!(snapshot(&mut rig, &[of(volume, "a", 7)]), None, "the name is free again");
+    let second = rig.engine.borrow().snapshots()[0].id;
+    assert!(second > first, "and its id is another one");
+    settle(&mut rig);
+    forest.verify(&mut rig).unwrap();
+    close(rig);
+}
+
+#[test]
+fn a_restore_never_makes_a_volume_smaller() {
+    let (mut rig, mut forest, volume) = rig();
+    forest.write(&mut rig, volume, 0, 4, false);
+    let snapshot = forest.snapshot(&mut rig, &[volume])[0];
+    let before = rig.engine.borrow().volume(volume).unwrap().size;
+    let token = rig.engine.borrow_mut().resize_volume(volume, 2 * before, Shrink::Refuse).unwrap();
+    rig.control_result(token).unwrap();
+    let mut queue = rig.queue(volume, 4);
+    let beyond = before / 4096 + 3;
+    assert_eq!(rig.write(&mut queue, beyond, &content(77)), Status::Ok);
+    let token = rig.engine.borrow_mut().restore_volume(volume, snapshot).unwrap();
+    rig.control_result(token).unwrap();
+    assert_eq!(rig.engine.borrow().volume(volume).unwrap().size, 2 * before);
+    let bytes = rig.read(&mut queue, beyond, 1).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == 0), "what was behind its end is gone");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     let (mut rig, mut forest, volume) = rig();
     let other = forest.create(&mut rig);

@@ -41,12 +41,12 @@ async fn a_check_that_finds_something_prints_it_and_ends_with_8() {
     );
     assert!(printed.out.ends_with("7 finding(s), 1 mended\n"), "{printed:?}");
     assert!(printed.err.starts_with("check 50%\n"), "{printed:?}");
+    assert_eq!(event(&node, "store_check_finished").await, "2 finding(s), 0B given back");
     let printed = node.holdfast("store check -o json").await;
     assert_eq!(printed.code, 8, "{printed:?}");
     let report: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
     assert_eq!(report["clean"], false);
     assert_eq!(report["findings"][0]["repaired"], true);
-    assert_eq!(event(&node, "store_check_finished").await, "2 finding(s), 0B given back");
 
     let reason = "hosts fill the log faster than the check is done".to_owned();
     node.plane.check_ends(StoreCheck::Aborted { reason });
