@@ -369,7 +369,6 @@ fn a_group_with_one_bad_member_takes_none_and_a_name_is_free_after_deletion() {
     let second = rig.engine.borrow().snapshots()[0].id;
     assert!(second > first, "and its id is another one");
     settle(&mut rig);
-    forest.verify(&mut rig).unwrap();
     close(rig);
 }
 
