@@ -40,6 +40,15 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant { bug: Planted::NoLock, seeds: 100 },
     Mutant { bug: Planted::WriterForgotten, seeds: 100 },
     Mutant { bug: Planted::ZeroNotLogged, seeds: 100 },
+    Mutant { bug: Planted::CloneInPlace, seeds: 100 },
+    Mutant { bug: Planted::DeleteFreesShared, seeds: 100 },
+    Mutant { bug: Planted::DiffForgets, seeds: 400 },
+    Mutant { bug: Planted::RestoreBesideIo, seeds: 100 },
+    Mutant { bug: Planted::SharedFreed, seeds: 100 },
+    Mutant { bug: Planted::SharedInPlace, seeds: 100 },
+    Mutant { bug: Planted::SnapshotMissesWrite, seeds: 100 },
+    Mutant { bug: Planted::SnapshotSeesLater, seeds: 100 },
+    Mutant { bug: Planted::SwapUnlocked, seeds: 100 },
 ];
 
 /// Bugs that can be planted and have outlived seventy seeds: how many it takes is not known yet.
@@ -58,8 +67,6 @@ pub const SURVIVORS: &[Planted] = &[
     Planted::ReadErrorIgnored,
     Planted::ReadUnchecked,
     Planted::ReservationLeak,
-    Planted::SharedFreed,
-    Planted::SharedInPlace,
     Planted::TornIsDamage,
 ];
 

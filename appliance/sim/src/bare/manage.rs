@@ -151,4 +151,23 @@ impl Bare {
         drop(engine);
         self.wait("a volume to be deleted", |world| !world.operator.is_busy())
     }
+
+    /// Extents that a volume or a snapshot has alone, as the engine says.
+    pub(crate) fn unique_of(&mut self, number: u32) -> Result<u64, String> {
+        let (id, mut from, mut unique) = (self.operator.nodes.get(number).id, 0, 0);
+        for _ in 0..WALK_STEPS_MAX {
+            let engine = Rc::clone(self.engine.as_ref().expect("it is up"));
+            let step = engine.borrow_mut().space_of(id, from);
+            let step = step.map_err(|error| format!("the space of {number}: {error}"))?;
+            unique += step.unique_bytes;
+            let Some(next) = step.next else { return Ok(unique / store::EXTENT_BYTES) };
+            from = next;
+            drop(engine);
+            self.step()?;
+        }
+        Err(format!("the space of {number} is never counted"))
+    }
 }
+
+/// Calls that a walk over a small volume takes at most.
+const WALK_STEPS_MAX: u32 = 10_000;

@@ -57,7 +57,10 @@ impl Watch {
             return Ok(());
         }
         let features = plan.features;
-        match rng.below(3) {
+        let kinds = [(0, features.checks), (1, features.scrubs), (2, features.diffs)];
+        let kinds = kinds.iter().filter(|(_, has)| *has).map(|(kind, _)| *kind);
+        let kinds: Vec<u32> = kinds.collect();
+        match rng.index(kinds.len()).map_or(3, |index| kinds[index]) {
             0 if features.checks && !self.checking => {
                 engine.check_start().map_err(|error| format!("starting a check: {error}"))?;
                 self.checking = true;
