@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bdev::{BufMut, Completion, Fifo, Instant, Pool, Request, Slots, Tag};
+use bdev::{BufMut, Completion, Fifo, Instant, Pool, PoolConfig, Request, Slots, Tag};
 use net::{Batch, Landing};
 
 use crate::command::{Command, Phase, Segment};
@@ -430,8 +430,10 @@ impl Connection {
     }
 
     /// Takes a buffer for a command; `None` when the pool or this connection's share is used up.
+    /// Nobody gets more than what stays free: connections whose volume stands still leave as much
+    /// to each of the others as they have themselves.
     pub(crate) fn take_buffer(&mut self, cx: Cx<'_>, len: usize) -> Option<BufMut> {
-        let room = self.held == 0 || self.held + len <= HELD_BYTES_MAX;
+        let room = self.held == 0 || self.held + len <= HELD_BYTES_MAX.min(free_bytes(cx.pool));
         let buf = if room { cx.pool.take(len) } else { None }?;
         self.held += buf.capacity();
         Some(buf)
@@ -505,4 +507,10 @@ impl Connection {
 
 fn later(at: Instant, ms: u64) -> Instant {
     at.saturating_add(Duration::from_millis(ms))
+}
+
+/// Bytes in the free segments of a pool.
+fn free_bytes(pool: &Pool) -> usize {
+    let free = PoolConfig { segments: pool.stats().free, huge_pages: false };
+    usize::try_from(free.byte_len()).unwrap_or(usize::MAX)
 }

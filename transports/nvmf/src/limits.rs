@@ -55,7 +55,8 @@ pub const H2C_DATA_MAX: u32 = 256 << 10;
 
 /// Bytes of pool segments that one connection holds for commands at once.
 ///
-/// Further commands wait in their slots; capsules with data stay unread. At least one command
+/// No more than what is free in the pool, either: nobody can take all of it. Further commands wait
+/// in their slots; capsules with data stay unread. At least one command
 /// always goes on, whatever its size.
 pub const HELD_BYTES_MAX: usize = 8 << 20;
 
