@@ -183,6 +183,11 @@ pub enum PlaneNotice {
         /// Where it was read.
         place: String,
     },
+    /// The log, when the store was opened.
+    Log {
+        /// Which records of it, and how much of them.
+        what: String,
+    },
     /// A metadata page.
     Page {
         /// Which one, and what is wrong with it.

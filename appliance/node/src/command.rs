@@ -182,6 +182,16 @@ pub enum Notice {
         /// Where that is, in bytes from the start of the device (of the page, for the map).
         byte: u64,
     },
+    /// Recovery found damaged blocks in the log. Those that are lost by it have notices of their
+    /// own.
+    Log {
+        /// The number of the first record with such a block.
+        first: u64,
+        /// The number of the last.
+        last: u64,
+        /// How many blocks.
+        blocks: u64,
+    },
     /// A metadata page: what is wrong with it, and whether its other copy replaced it.
     Page(store::Damage),
 }

@@ -172,6 +172,13 @@ pub(super) fn tell_notices(found: PlaneNotices, names: &BTreeMap<Uuid, String>) 
                 );
                 Told { kind: EventKind::IntegrityError, severity: Severity::Error, message }
             }
+            PlaneNotice::Log { what } => {
+                let message = format!(
+                    "{what} were damaged when the store was opened; what nothing was written over \
+                     is lost, and named"
+                );
+                Told { kind: EventKind::IntegrityError, severity: Severity::Warning, message }
+            }
             PlaneNotice::Page { what, healed } => {
                 let severity = if healed { Severity::Warning } else { Severity::Error };
                 Told { kind: EventKind::MetadataDamaged, severity, message: what }
@@ -269,8 +276,9 @@ mod tests {
             place: "byte 4096 of the device".to_owned(),
         };
         let what = "page 9 (volume 1 level 0 index 0): checksum mismatch".to_owned();
+        let log = PlaneNotice::Log { what: "2 block(s) of the log".to_owned() };
         let found = PlaneNotices {
-            notices: vec![block(3), PlaneNotice::Page { what, healed: true }],
+            notices: vec![block(3), PlaneNotice::Page { what, healed: true }, log],
             missed: 0,
         };
         let told = tell_notices(found, &names);
@@ -279,6 +287,11 @@ mod tests {
             (told[1].kind, told[1].severity),
             (EventKind::MetadataDamaged, Severity::Warning,)
         );
+        assert_eq!(
+            (told[2].kind, told[2].severity),
+            (EventKind::IntegrityError, Severity::Warning)
+        );
+        assert!(told[2].message.starts_with("2 block(s) of the log were damaged"));
         let flood = PlaneNotices { notices: (0..20).map(block).collect(), missed: 5 };
         let told = tell_notices(flood, &names);
         assert_eq!(told.len(), NOTICES_TOLD_MAX + 1);

@@ -106,6 +106,9 @@ impl EngineStore {
                     let volume = VolumeId(volume.0);
                     self.notices.push(Notice::Block { volume, block, place, byte });
                 }
+                Some(Event::LogDamaged { first, last, blocks }) => {
+                    self.notices.push(Notice::Log { first, last, blocks });
+                }
                 Some(Event::Metadata(damage)) => self.notices.push(Notice::Page(damage)),
                 // States, which the status has.
                 Some(_) => (),

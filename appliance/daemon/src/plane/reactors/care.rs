@@ -70,6 +70,9 @@ impl Shared {
                     Damaged::Map => "a damaged page of the map".to_owned(),
                 },
             },
+            Notice::Log { first, last, blocks } => PlaneNotice::Log {
+                what: format!("{blocks} block(s) of the log, of its records {first} to {last}"),
+            },
             Notice::Page(damage) => {
                 PlaneNotice::Page { what: damage.to_string(), healed: damage.healed }
             }
