@@ -7,6 +7,7 @@ mod manage;
 mod nodes;
 mod operator;
 mod plan;
+mod scars;
 mod watch;
 mod world;
 

@@ -130,9 +130,8 @@ fn main() -> ExitCode {
 #[cfg(feature = "planted")]
 fn mutants(jobs: usize) -> ExitCode {
     let verdicts = sim::run_mutants(jobs, |verdict| {
-        let sim::Mutant { bug, seeds } = verdict.mutant;
         let caught = verdict.caught.as_deref().unwrap_or("SURVIVED");
-        println!("{:<22} {seeds:>6}  {caught}", format!("{bug:?}"));
+        println!("{:<22}  {caught}", format!("{:?}", verdict.bug));
     });
     let verdicts = match verdicts {
         Ok(verdicts) => verdicts,
@@ -142,7 +141,8 @@ fn mutants(jobs: usize) -> ExitCode {
         }
     };
     let survivors = verdicts.iter().filter(|verdict| verdict.caught.is_none()).count();
-    println!("{} planted bugs, {survivors} survived", verdicts.len());
+    let (count, seeds) = (verdicts.len(), sim::MUTANT_SEEDS);
+    println!("{count} planted bugs, {survivors} survived {seeds} seeds");
     println!("not proven: {:?}", sim::SURVIVORS);
     if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -180,6 +180,10 @@ pub(crate) fn disk(rng: &mut Rng, errors: bool) -> DiskPlan {
         flush_error: if errors && rng.chance(1, 2) { few(rng) } else { PerMillion::NEVER },
         survives: PerMillion(u32::try_from(rng.below(1_000_000)).expect("small")),
         torn: PerMillion(u32::try_from(rng.below(1_000_000)).expect("small")),
+        garbled: match rng.chance(1, 2) {
+            true => PerMillion(u32::try_from(rng.below(1_000_000)).expect("small")),
+            false => PerMillion::NEVER,
+        },
         ..base
     };
     DiskPlan {

@@ -197,6 +197,14 @@ impl Core {
         self.remember(FaultKind::Rot, lba, 1);
     }
 
+    pub(crate) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        self.medium.overwrite(offset, bytes);
+        let block_size = u64::from(self.info.block_size);
+        let blocks = (bytes.len() as u64).div_ceil(block_size);
+        let blocks = u32::try_from(blocks).expect("at most the largest request");
+        self.remember(FaultKind::MisdirectedWrite, Lba(offset / block_size), blocks);
+    }
+
     fn pass_boundary(&mut self) {
         if let Some(mut recorded) = self.recorded.take() {
             recorded.push(self.crash_point());
@@ -227,7 +235,7 @@ impl Core {
                     plan.read_error.happens(&mut streams.error),
                     plan.rot.happens(&mut streams.rot),
                 );
-                if rots {
+                if rots && lba.byte_offset(self.info.block_size) >= self.plan.rot_from {
                     self.rot_inside(lba, blocks);
                 }
                 match forced.or((fails || broken).then_some(Status::Io)) {

@@ -100,6 +100,15 @@ impl SimDisk {
         self.core().rot(offset, mask);
     }
 
+    /// Puts `bytes` on the medium at `offset`, as a write that lost its way does, or one that
+    /// brings back what was there before.
+    ///
+    /// # Panics
+    /// When the range does not lie on the medium.
+    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        self.core().overwrite(offset, bytes);
+    }
+
     /// Changes the plan: probabilities, latencies, space. The random streams go on, and whether
     /// there is a volatile cache stays as it was made.
     pub fn replan(&self, change: impl FnOnce(&mut FaultPlan)) {

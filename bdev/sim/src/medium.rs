@@ -59,20 +59,38 @@ impl Change {
             }
         }
     }
+
+    /// Flips a few bits near to each other: these cells were being written when the power went. The
+    /// nearer to the start of the write, the more likely.
+    fn garble(&self, image: &mut Image, rng: &mut Rng) {
+        let Change::Bytes { offset, bytes } = self else { return };
+        let len = bytes.len() as u64;
+        let reach = (len >> rng.below(7)).max(BURST_BYTES);
+        let start = rng.below(reach) / BURST_BYTES * BURST_BYTES;
+        let inside = BURST_BYTES.min(len - start);
+        for _ in 0..1 << rng.below(BURST_BITS_LOG) {
+            image.flip(offset + start + rng.below(inside), 1 << rng.below(8));
+        }
+    }
 }
+
+/// In a burst of garbled bytes up to 2^5 bits are flipped.
+const BURST_BYTES: u64 = 64;
+const BURST_BITS_LOG: u64 = 6;
 
 /// What a power cut does to writes that were not flushed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CutRules {
     pub(crate) survives: PerMillion,
     pub(crate) torn: PerMillion,
+    pub(crate) garbled: PerMillion,
     pub(crate) sector_bytes: u32,
 }
 
 impl CutRules {
     pub(crate) fn of(plan: &FaultPlan) -> CutRules {
-        let FaultPlan { survives, torn, sector_bytes, .. } = *plan;
-        CutRules { survives, torn, sector_bytes }
+        let FaultPlan { survives, torn, garbled, sector_bytes, .. } = *plan;
+        CutRules { survives, torn, garbled, sector_bytes }
     }
 
     fn apply(self, change: &Change, image: &mut Image, rng: &mut Rng) {
@@ -81,6 +99,9 @@ impl CutRules {
             change.apply(image);
         } else if torn {
             change.tear(image, self.sector_bytes, rng);
+        }
+        if self.garbled != PerMillion::NEVER && self.garbled.happens(rng) {
+            change.garble(image, rng);
         }
     }
 }
@@ -203,6 +224,14 @@ impl Medium {
         }
     }
 
+    /// Other bytes are there, whatever reached the medium before.
+    pub(crate) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        self.current.write(offset, bytes);
+        if let Some(durable) = &mut self.durable {
+            durable.write(offset, bytes);
+        }
+    }
+
     /// What a power cut leaves: everything durable, and of the rest what the rules allow. Cached
     /// writes to the same sector keep their order; those in flight have none.
     pub(crate) fn after_cut(&self, rules: CutRules, rng: &mut Rng) -> Image {
@@ -269,8 +298,8 @@ impl CrashPoint {
 
     /// The outcome in which nothing survives that was not flushed.
     pub fn image_without_unflushed(&self) -> Image {
-        let (survives, torn) = (PerMillion::NEVER, PerMillion::NEVER);
-        self.medium.after_cut(CutRules { survives, torn, ..self.rules }, &mut Rng::new(0))
+        let (survives, torn, garbled) = (PerMillion::NEVER, PerMillion::NEVER, PerMillion::NEVER);
+        self.medium.after_cut(CutRules { survives, torn, garbled, ..self.rules }, &mut Rng::new(0))
     }
 
     /// The outcome in which everything survives, also what was still in flight.

@@ -59,10 +59,15 @@ pub struct FaultPlan {
     pub misdirected_write: PerMillion,
     /// One bit of the range of a read rots on the medium just before the read.
     pub rot: PerMillion,
+    /// Reads of earlier bytes than this do not rot.
+    pub rot_from: u64,
     /// A write that was not flushed survives a power cut whole.
     pub survives: PerMillion,
     /// A write that was not flushed and does not survive whole is torn rather than lost.
     pub torn: PerMillion,
+    /// A write that was not flushed leaves some wrong bits at a power cut, whatever else is left of
+    /// it.
+    pub garbled: PerMillion,
     /// Bytes of the medium that can be allocated (thin backing): writes that need more fail with
     /// [`bdev::Status::NoSpace`]. `None` is the whole device.
     pub space_bytes_max: Option<u64>,
@@ -90,8 +95,10 @@ impl FaultPlan {
             lost_write: PerMillion::NEVER,
             misdirected_write: PerMillion::NEVER,
             rot: PerMillion::NEVER,
+            rot_from: 0,
             survives: PerMillion::HALF,
             torn: PerMillion::HALF,
+            garbled: PerMillion::NEVER,
             space_bytes_max: None,
             crash_at_write: None,
         }

@@ -232,6 +232,9 @@ impl MetaSpace {
         let entry = self.table.get(extent.number()).expect("pages lie in metadata extents");
         assert!(entry.used & bit != 0, "only used pages are freed");
         assert!(entry.freeing & bit == 0, "a page is freed once");
+        if bdev::planted(bdev::Planted::PageReusedAtOnce) && entry.used & !bit != 0 {
+            return self.change(extent, |entry| entry.used &= !bit);
+        }
         if entry.freeing == 0 {
             self.freed.push(extent);
         }

@@ -170,6 +170,9 @@ impl Mount {
             (Err(a), Err(b)) => return Err(MountError::Superblocks { faults: [*a, *b] }),
             (Ok(a), Err(_)) => (a, 0),
             (Err(_), Ok(b)) => (b, 1),
+            (Ok(a), Ok(b)) if bdev::planted(bdev::Planted::OlderSuperblock) => {
+                if a.generation.get() < b.generation.get() { (a, 0) } else { (b, 1) }
+            }
             (Ok(a), Ok(b)) if a.generation.get() >= b.generation.get() => (a, 0),
             (Ok(_), Ok(b)) => (b, 1),
         };

@@ -255,6 +255,11 @@ impl Store {
         self.catalog.is_sharing()
     }
 
+    /// Extents that were taken, and neither mapped nor given back yet.
+    pub fn tentative_extents(&self) -> u64 {
+        self.space.tentative()
+    }
+
     /// Extents that fell out of the map and are free after the next checkpoint.
     pub fn released_extents(&self) -> u64 {
         self.space.released()

@@ -43,11 +43,15 @@ impl Core {
         {
             self.adopt(&mut entry, &group[0], extent);
         }
-        let fresh = match self.write_group(group, &mut entry, index) {
+        // What was replaced since the window was collected is worth no extent: nobody has set one
+        // aside for it any more.
+        let worth = entry.extent().is_some() || group.iter().any(|c| self.is_current(c));
+        let moved = if worth { group } else { &[] };
+        let fresh = match self.write_group(moved, &mut entry, index) {
             Ok(fresh) => fresh,
             Err(later) => return later,
         };
-        self.edit_blocks(group, &mut entry);
+        self.edit_blocks(moved, &mut entry);
         let Edit::Entry(place) = self.store.edit(volume, index) else {
             panic!("the page was here a moment ago");
         };
@@ -123,6 +127,7 @@ impl Core {
                 self.checkpoint.wanted = self.store.is_dirty();
                 return Err(Applied::Later);
             };
+            self.stats.unpromised_extents += u64::from(!shared && !self.is_promised(&group[0]));
             entry.set_extent(fresh, self.store.birth(volume));
         }
         match (old, fresh) {
@@ -144,6 +149,16 @@ impl Core {
     /// Only asked for the sake of a planted bug.
     fn is_clone(&self, volume: VolumeId) -> bool {
         self.store.volume(volume).is_some_and(|record| record.origin_snapshot().is_some())
+    }
+
+    /// Whether an extent was set aside for a block of the candidate's extent.
+    fn is_promised(&self, candidate: &Candidate) -> bool {
+        let start = candidate.block / EXTENT_BLOCKS * EXTENT_BLOCKS;
+        let mut blocks = start..start + EXTENT_BLOCKS;
+        blocks.any(|block| {
+            let version = self.overlay.find_block(candidate.layer, block);
+            version.is_some_and(|version| version.reserved)
+        })
     }
 
     /// The extent of an entry fell out of the map: it is given back, unless somebody shares it.
@@ -201,6 +216,12 @@ impl Core {
         blocks.any(|block| self.is_newest(direct.layer, block, direct.lsn))
     }
 
+    /// True for a copy that is still the newest version of its block.
+    fn is_current(&self, candidate: &Candidate) -> bool {
+        let Candidate { layer, block, lsn, what, .. } = *candidate;
+        matches!(what, Move::Copy(_)) && self.is_newest(layer, block, lsn)
+    }
+
     /// Maps the extent of a direct write, with the checksums of its blocks that are still newest.
     fn adopt(&self, entry: &mut LeafEntry, candidate: &Candidate, number: u64) {
         let extent = self.extent(number);
@@ -224,10 +245,14 @@ impl Core {
             let within = usize::try_from(block % EXTENT_BLOCKS).expect("below 16");
             match what {
                 Move::Copy(_) => {
-                    entry.set_block(within, crc);
+                    let stale = bdev::planted(bdev::Planted::ChecksumNotUpdated);
+                    if entry.block_crc(within).is_none() || !stale {
+                        entry.set_block(within, crc);
+                    }
                     self.reserved -= u64::from(self.overlay.unreserve(layer, block, lsn));
                     self.stats.destaged_blocks += 1;
                 }
+                Move::Clear if bdev::planted(bdev::Planted::ZeroNotApplied) => {}
                 Move::Clear => entry.clear_block(within),
                 Move::Adopt { .. } => {}
             }

@@ -79,8 +79,7 @@ impl Core {
         if self.checking.holds() {
             return progress;
         }
-        let still =
-            self.destage.in_flight == 0 || bdev::planted(bdev::Planted::CheckpointUnderWrites);
+        let still = self.destage.in_flight == 0;
         if still && self.checkpoint_due() && self.begin_checkpoint() {
             return true;
         }
@@ -250,7 +249,11 @@ impl Core {
         let tail = LogTail { position: point.position, lsn: point.lsn.0, chain: point.chain };
         self.checkpoint.wanted = false;
         self.checkpoint.begun_clean = !self.checkpoint.reclaim;
-        self.store.begin_checkpoint(tail)
+        let begun = self.store.begin_checkpoint(tail);
+        if begun && bdev::planted(bdev::Planted::TrimmedTooSoon) {
+            self.wal.trim(point);
+        }
+        begun
     }
 
     /// A checkpoint is durable.

@@ -365,7 +365,7 @@ impl Core {
         if status.is_ok() && op.request.op == Op::Read {
             op.end_read();
         }
-        if let Some(lock) = op.lock {
+        if let Some(lock) = op.lock.filter(|_| !bdev::planted(bdev::Planted::LockKept)) {
             self.locks.leave(lock);
         }
         if !status.is_ok() {
@@ -458,6 +458,16 @@ impl Core {
             total_bytes: self.store.total_extents() * store::EXTENT_BYTES,
             ..self.stats
         }
+    }
+
+    /// With nothing in the log and nobody waiting, nothing is set aside, pledged or locked.
+    pub(crate) fn assert_nothing_kept(&self) {
+        assert_eq!(self.reserved, 0, "each extent that was set aside was used or given back");
+        assert_eq!((self.pledged_blocks, self.pledged_ranges), (0, 0), "no record is pending");
+        assert_eq!((self.directs, self.space_waiters), (0, 0), "no operation is under way");
+        assert_eq!(self.overlay.len(), 0, "the map has all of the log");
+        assert!(self.locks.is_empty(), "whoever held a range has left");
+        assert_eq!(self.store.tentative_extents(), 0, "what was taken was mapped or given back");
     }
 
     /// True when no host waits for anything.

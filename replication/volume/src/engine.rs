@@ -105,6 +105,7 @@ impl Engine {
             State::Running(core) => {
                 let progress = core.drive(now);
                 if core.draining && core.is_quiet() && core.is_settled() {
+                    core.assert_nothing_kept();
                     self.state = State::Closed(Box::new(core.stats()));
                 }
                 progress

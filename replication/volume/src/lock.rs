@@ -92,6 +92,11 @@ impl Locks {
         self.exclusive > 0
     }
 
+    /// True when nobody is in the table.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
     /// The operation is over.
     pub(crate) fn leave(&mut self, key: u32) {
         let range = self.ranges.remove(key).expect("an operation leaves once");

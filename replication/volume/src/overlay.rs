@@ -139,7 +139,8 @@ impl Overlay {
         if self.ranges.is_empty() {
             return version;
         }
-        let after = version.map_or(0, |version| version.lsn);
+        let older = bdev::planted(bdev::Planted::RangeAlwaysWins);
+        let after = version.filter(|_| !older).map_or(0, |version| version.lsn);
         match self.range_after(layer, block, after) {
             Some(lsn) => Some(Version { lsn, place: Place::Zero, crc: 0, reserved: false }),
             None => version,
@@ -219,7 +220,7 @@ impl Overlay {
         let mut next = hole;
         loop {
             next = (next + 1) & self.mask;
-            if self.slots[next].lsn == 0 {
+            if self.slots[next].lsn == 0 || bdev::planted(bdev::Planted::GapNotClosed) {
                 break;
             }
             let home = self.home(self.slots[next].layer, self.slots[next].block);

@@ -277,7 +277,7 @@ impl Core {
             }
             _ => false,
         };
-        if op.suspicions >= 2 {
+        if op.suspicions >= 2 || bdev::planted(bdev::Planted::MovedIsDamaged) {
             op.fail(Status::Integrity);
             let place = if in_log { Damaged::Log } else { Damaged::Extent };
             self.report_damage(volume, block, place, source.0);
@@ -346,8 +346,9 @@ impl Core {
         } else {
             op.fail(Status::Io);
         }
-        if self.ops.get(key).expect("held").pending == 0 {
-            self.try_write(key);
+        let op = self.ops.get(key).expect("held");
+        if op.pending == 0 && !op.parked {
+            self.try_write(key); // One that waits for the other edge is in the line already.
         }
     }
 }

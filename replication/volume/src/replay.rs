@@ -125,7 +125,8 @@ impl Replayed {
                 self.check(store, volume, block, blocks)?;
                 for (index, &crc) in (0u64..).zip(crcs) {
                     let place = Place::Log(payload + index);
-                    self.enter(layer, block + index, Version { lsn, place, crc, reserved: true });
+                    let reserved = !bdev::planted(bdev::Planted::ReplayReservesNothing);
+                    self.enter(layer, block + index, Version { lsn, place, crc, reserved });
                 }
                 self.journal.push(entry(block, blocks, Kind::Write { position: payload }));
                 let first = Spot { lsn, volume, layer, block, position: payload };

@@ -34,6 +34,9 @@ pub struct Stats {
     pub overlay_blocks: u64,
     /// Blocks that the destager moved.
     pub destaged_blocks: u64,
+    /// Extents that the destager took without one being set aside for it: the accounting of space
+    /// went wrong.
+    pub unpromised_extents: u64,
     /// Extents that were copied because a snapshot shares them.
     pub copied_extents: u64,
     /// Snapshots and restores that are durable in the log and not yet in the map.

@@ -114,7 +114,11 @@ impl Core {
             _ => edged,
         };
         if through_log && op.is_atomic() {
-            return self.log_piece(key, op.blocks);
+            if bdev::planted(bdev::Planted::AtomicSplit) && cursor == 0 && last > 0 {
+                let first = self.log_piece(key, op.blocks / 2);
+                return if first == Step::Done { Step::Wait } else { first };
+            }
+            return self.log_piece(key, op.blocks - cursor);
         }
         if cursor == 0 && matches!(op.edges[0], Edge::Ready(_)) {
             return self.log_piece(key, 1);
@@ -206,7 +210,10 @@ impl Core {
         if !status.is_ok() && !bdev::planted(bdev::Planted::FlushErrorIgnored) {
             self.fail("flushing the device", status);
         }
-        for _ in 0..std::mem::take(&mut self.flushing) {
+        let covered = std::mem::take(&mut self.flushing);
+        let later = bdev::planted(bdev::Planted::FlushCoversLater);
+        let covered = if later { self.unflushed.len() } else { covered };
+        for _ in 0..covered {
             let io_key = self.unflushed.pop().expect("covered by the flush");
             self.log_direct(io_key);
         }
@@ -219,7 +226,7 @@ impl Core {
         let Purpose::Direct { extent, extents, logged, .. } = io.purpose else {
             panic!("a direct write")
         };
-        let logged = if bdev::planted(bdev::Planted::DoubleFree) { 0 } else { logged };
+        let logged = if bdev::planted(bdev::Planted::DirectLeaked) { extents } else { logged };
         for index in logged..extents {
             self.store.abandon(self.extent(extent + u64::from(index)));
         }

@@ -13,6 +13,9 @@ use volume::{Event, Options, Pressure, Qos, SpaceState, VolumeQueue};
 
 const MIB: u64 = 1 << 20;
 
+/// Extents that one leaf of the map speaks of.
+const EXTENTS_IN_LEAF: u64 = 48;
+
 fn rig(mib: u64, options: &Options) -> Rig {
     Rig::create(SimDisk::new(4096, mib * 256, FaultPlan::reliable(3)), MIB, options)
 }
@@ -125,6 +128,33 @@ fn shutdown_does_not_wait_for_writes_that_wait() {
     host.poll(rig.disk.now());
     assert!(host.statuses.len() > 32);
     assert!(host.statuses.iter().all(|&status| status == Status::Aborted));
+}
+
+#[test]
+fn write_that_waits_for_its_last_edge_is_in_the_line_once() {
+    // The blocks at the edges of the write have their places in two pages of the map.
+    let between = EXTENTS_IN_LEAF * store::EXTENT_BYTES;
+    let mut rig = rig(24, &options());
+    let id = rig.create_volume("v", 16 * MIB, 512);
+    let mut queue = rig.queue(id, 8);
+    assert!(rig.write(&mut queue, between / 512 - 8, &[1; 8192]).is_ok());
+    drop(queue);
+    rig.close();
+    for (seed, turns) in (0..12).flat_map(|seed| (1..16).map(move |turns| (seed, turns))) {
+        let plan = FaultPlan::reliable(seed);
+        let mut rig = Rig::open(rig.disk.image(), plan, &options()).unwrap();
+        let mut queue = rig.queue(id, 8);
+        assert_eq!(rig.read(&mut queue, between / 512 - 8, 1), Ok(vec![1; 512]));
+        let write = Request::write(Tag(1), Lba(between / 512 - 1), 2, rig.buffer(&[2; 1024]));
+        let mut requests = Fifo::new(1);
+        requests.push(write).unwrap();
+        queue.submit(&mut requests);
+        for _ in 0..turns {
+            rig.turn();
+        }
+        drop(queue);
+        rig.close();
+    }
 }
 
 #[test]

@@ -338,11 +338,12 @@ impl Scan {
         let end = end_of(header, at)?;
         let blocks = blocks_of(header) as u64;
         let left = self.config.ring_left(at.position);
-        let chained = header.chain.get() == at.chain || bdev::planted(bdev::Planted::NoChainCheck);
+        let chained = header.chain.get() == at.chain && header.epoch.get() >= epoch;
+        let same_mount = epoch == 0 || header.epoch.get() == epoch;
         let expected = header.position.get() == at.position
             && header.lsn.get() == at.lsn.0
-            && chained
-            && header.epoch.get() >= epoch
+            && (chained || bdev::planted(bdev::Planted::NoChainCheck))
+            && (same_mount || !bdev::planted(bdev::Planted::LaterMountForgotten))
             && header.durable.get() <= header.lsn.get();
         let inside = blocks <= left && end.position <= self.limit;
         let of_kind = match header.kind.get() {

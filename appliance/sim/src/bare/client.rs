@@ -28,14 +28,16 @@ pub(crate) struct Target {
     pub(crate) shrinks_to: Option<u64>,
     /// Where the last sequential write ended.
     cursor: u64,
+    /// How far the volume was filled.
+    filled: u64,
 }
 
 impl Target {
     pub(crate) fn new(queue: VolumeQueue, family: u32, is_frozen: bool) -> Target {
         let info = queue.info().expect("it was just opened");
         let (block_size, blocks) = (info.block_size, info.blocks.0);
-        let (limit, shrinks_to, cursor) = (None, None, 0);
-        Target { queue, family, block_size, blocks, is_frozen, limit, shrinks_to, cursor }
+        let (limit, shrinks_to, cursor, filled) = (None, None, 0, 0);
+        Target { queue, family, block_size, blocks, is_frozen, limit, shrinks_to, cursor, filled }
     }
 
     fn per_extent(&self) -> u64 {
@@ -51,6 +53,10 @@ pub(crate) struct Client {
     /// By the number of the volume or snapshot in the history.
     pub(crate) targets: BTreeMap<u32, Target>,
     outstanding: Slots<Pending>,
+    /// The disk has failed the engine.
+    pub(crate) is_degraded: bool,
+    /// Reads of what was being written when the engine died.
+    doubts: Vec<Pending>,
     /// What was written or read last: what compares expect.
     recent: BTreeMap<u32, Vec<u64>>,
     one: Fifo<Request>,
@@ -104,6 +110,8 @@ impl Client {
             depth: plan.depth,
             targets: BTreeMap::new(),
             outstanding: Slots::new(plan.depth),
+            is_degraded: false,
+            doubts: Vec::new(),
             recent: BTreeMap::new(),
             one: Fifo::new(1),
             answers: Fifo::new(64),
@@ -127,6 +135,15 @@ impl Client {
     /// The engine is gone, and every answer with it.
     pub(crate) fn on_death(&mut self) {
         self.targets.clear();
+        self.doubts.clear();
+        let writes = self.outstanding.iter().filter(|(_, pending)| pending.is_write());
+        let most = u32::try_from(AUDIT_BLOCKS).expect("few");
+        let read = |(_, write): (u32, &Pending)| Pending {
+            op: Op::Read,
+            blocks: write.blocks.min(most),
+            ..*write
+        };
+        self.doubts.extend(writes.map(read));
         self.outstanding = Slots::new(self.depth);
     }
 
@@ -177,9 +194,20 @@ impl Client {
     }
 
     fn next_request(&mut self) -> Option<Pending> {
+        // What a crash cut off is looked at first: it has happened, or it never will.
+        while self.rng.chance(7, 8) {
+            let Some(doubt) = self.doubts.pop() else { break };
+            let Some(target) = self.targets.get(&doubt.target) else { continue };
+            if doubt.range().end <= target.shrinks_to.unwrap_or(target.blocks) {
+                return Some(doubt);
+            }
+        }
         let number = self.pick()?;
         let target = self.targets.get_mut(&number)?;
         let (rng, mix) = (&mut self.rng, &self.mix);
+        if mix.fill && !target.is_frozen && target.filled < target.blocks && rng.chance(3, 4) {
+            return Some(fill(rng, number, target));
+        }
         let mut draw = rng.below(mix.total());
         let mut is = |weight: u64| {
             let found = draw < weight;
@@ -206,7 +234,10 @@ impl Client {
         } else {
             return Some(swap(rng, number, target));
         };
-        let blocks = rng.between(1, most.min(target.blocks));
+        let blocks = match op {
+            Op::Write if mix.uniform > 0 => mix.uniform.min(target.blocks),
+            _ => rng.between(1, most.min(target.blocks)),
+        };
         let hot = rng.below(100) < mix.hot;
         let span = if hot { mix.hot_blocks.max(blocks).min(target.blocks) } else { target.blocks };
         let mut lba = rng.below(span - blocks + 1);
@@ -337,7 +368,7 @@ impl Client {
                 ledger.history.settle(pending.target, block, pending.began, at);
             }
         }
-        match beyond || plan.allows(status) {
+        match beyond || plan.allows(status, self.is_degraded) {
             true => Ok(()),
             false => Err(format!("{pending:?} was answered with {status:?}")),
         }
@@ -457,6 +488,15 @@ fn swap(rng: &mut Rng, number: u32, target: &Target) -> Pending {
     let lba = rng.below(span.max(blocks) - blocks + 1);
     let blocks = u32::try_from(blocks).expect("few");
     Pending { op: Op::CompareAndWrite, target: number, lba, blocks, began: 0, certain: false }
+}
+
+/// A large write behind the last one, until the volume is full.
+fn fill(rng: &mut Rng, number: u32, target: &mut Target) -> Pending {
+    let lba = target.filled;
+    let blocks = (target.per_extent() * rng.between(1, 4)).min(target.blocks - lba);
+    target.filled += blocks;
+    let blocks = u32::try_from(blocks).expect("a small volume");
+    Pending { op: Op::Write, target: number, lba, blocks, began: 0, certain: false }
 }
 
 /// The buffer of a request, filled. `None` when the pool has none.

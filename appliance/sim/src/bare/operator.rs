@@ -354,6 +354,11 @@ impl Operator {
                 self.nodes.refused(&asked, site)?;
                 Ok(Outcome::Refused)
             }
+            // A deleted volume whose map is damaged is never given back, and keeps its UUID.
+            (Err(ControlError::Volume(VolumeError::Exists)), _) if site.plan.rot => {
+                self.nodes.refused(&asked, site)?;
+                Ok(Outcome::Refused)
+            }
             (Err(error), what) => Err(format!("{what:?} was refused: {error}")),
         }
     }

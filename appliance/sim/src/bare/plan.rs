@@ -1,7 +1,7 @@
 //! What one seed of the bare engine decides before anything happens.
 
 use bdev::{Rng, Status};
-use bdev_sim::PerMillion;
+use bdev_sim::{FaultPlan, PerMillion};
 use volume::Options;
 
 use crate::plan::{DiskPlan, disk};
@@ -40,6 +40,10 @@ pub struct BarePlan {
     pub disk_errors: bool,
     /// Whether bits rot on the disk, outside of the log.
     pub rot: bool,
+    /// How often a read finds that something has rotted, when anything does.
+    pub rot_reads: PerMillion,
+    /// Whether single copies of metadata are damaged: nothing may come of it.
+    pub scars: bool,
     /// Print what happens. Changes nothing else.
     pub trace: bool,
 }
@@ -86,6 +90,11 @@ pub struct Mix {
     pub compare: u64,
     /// Compare-and-writes.
     pub swap: u64,
+    /// Blocks of every write of a few blocks; 0 when they differ. Equal ones leave groups of equal
+    /// size in the log, so that those of an earlier life fit between those of a later one.
+    pub uniform: u64,
+    /// Whether hosts begin by writing their volumes from end to end.
+    pub fill: bool,
     /// Of a hundred requests, so many go to the same few blocks.
     pub hot: u64,
     /// How many blocks these are.
@@ -100,10 +109,13 @@ impl BarePlan {
     pub fn new(seed: u64) -> BarePlan {
         let mut rng = Rng::new(seed).fork("bare plan");
         let calm = rng.chance(1, 16);
-        let disk_errors = !calm && rng.chance(1, 6);
-        let rot = !calm && !disk_errors && rng.chance(1, 12);
+        let disk_errors = !calm && rng.chance(1, 5);
+        let rot = !calm && !disk_errors && rng.chance(1, 8);
+        let scars = !calm && !disk_errors && !rot && rng.chance(1, 6);
         let mut disk = disk(&mut rng, disk_errors);
+        worsen(&mut rng, &mut disk.faults, disk_errors);
         disk.log_bytes = 1 << 20;
+        disk.faults.rot_from = (128 << 10) + disk.log_bytes;
         let crowded = rng.chance(1, 4);
         let extents = if crowded { rng.between(66, 100) } else { rng.between(150, 250) };
         disk.bytes = (128 << 10) + disk.log_bytes + extents * store::EXTENT_BYTES;
@@ -114,15 +126,22 @@ impl BarePlan {
             seed,
             disk,
             options: Options {
-                frames: u32::try_from(rng.between(64, 256)).expect("few"),
+                frames: match rng.chance(1, 3) {
+                    true => store::FRAMES_MIN,
+                    false => u32::try_from(rng.between(64, 256)).expect("few"),
+                },
                 group_bytes: rng.chance(1, 2).then_some(96 << 10),
                 idle_ns: rng.between(100_000, 20_000_000),
+                admission_deadline_ns: match rng.chance(1, 4) {
+                    true => rng.between(200_000, 5_000_000),
+                    false => volume::ADMISSION_DEADLINE_NS,
+                },
                 ..Options::default()
             },
             volumes,
             depth: usize::try_from(rng.between(1, 24)).expect("few"),
             requests_max: rng.between(100, 350),
-            mix: mix(&mut rng),
+            mix: Mix { fill: crowded && rng.chance(2, 3), ..mix(&mut rng) },
             features,
             cut_every: often(&mut rng, 10, 150),
             kill_every: if rng.chance(1, 3) { often(&mut rng, 300, 3000) } else { 0 },
@@ -134,19 +153,22 @@ impl BarePlan {
             crowded,
             disk_errors,
             rot,
+            rot_reads: rarely(&mut rng, 100_000),
+            scars,
             trace: false,
         }
     }
 
     /// The errors that a host may see without anything being wrong.
-    pub(crate) fn allows(&self, status: Status) -> bool {
+    pub(crate) fn allows(&self, status: Status, is_degraded: bool) -> bool {
         match status {
             Status::NoSpace => self.crowded,
+            Status::Io | Status::WriteProtected => self.disk_errors,
             // A disk that failed a flush has lost what it cached: until the node has started again,
             // and replayed its log, those blocks do not match their checksums.
-            Status::Io | Status::WriteProtected => self.disk_errors,
-            Status::Integrity => self.disk_errors || self.rot,
+            Status::Integrity => is_degraded || self.rot,
             Status::Retry => true,
+            Status::TimedOut => self.hurries(),
             _ => false,
         }
     }
@@ -154,6 +176,11 @@ impl BarePlan {
     /// Whether a check of what is on the disk must find nothing.
     pub(crate) fn is_sound(&self) -> bool {
         !self.rot && !self.disk_errors
+    }
+
+    /// Whether writes may have to wait for longer than they are given.
+    fn hurries(&self) -> bool {
+        self.options.admission_deadline_ns < volume::ADMISSION_DEADLINE_NS
     }
 
     /// Disks that fail nothing any more.
@@ -164,6 +191,7 @@ impl BarePlan {
             write_error: never,
             flush_error: never,
             stall: never,
+            rot: never,
             crash_at_write: None,
             ..self.disk.faults.clone()
         }
@@ -188,13 +216,37 @@ impl Features {
     }
 }
 
+/// A chance of at most this, mostly of far less.
+fn rarely(rng: &mut Rng, most: u64) -> PerMillion {
+    let most = most >> (2 * rng.below(4));
+    PerMillion(u32::try_from(rng.below(most + 1)).expect("small"))
+}
+
+/// What fails at all fails often on some disks.
+fn worsen(rng: &mut Rng, faults: &mut FaultPlan, disk_errors: bool) {
+    let worse = |chance: PerMillion, than: PerMillion| PerMillion(chance.0.max(than.0));
+    let (stall, read, write) = (rarely(rng, 80_000), rarely(rng, 40_000), rarely(rng, 40_000));
+    let flush = rarely(rng, 80_000);
+    faults.stall = worse(faults.stall, stall);
+    if disk_errors {
+        faults.read_error = worse(faults.read_error, read);
+        if rng.chance(3, 4) {
+            faults.write_error = worse(faults.write_error, write);
+        }
+        if rng.chance(3, 4) {
+            faults.flush_error = worse(faults.flush_error, flush);
+        }
+    }
+}
+
 fn volumes(rng: &mut Rng, extents: u64, crowded: bool, features: &Features) -> Vec<(u64, u32)> {
     let count = rng.between(1, 3);
     let share = if crowded { extents } else { (extents - SPARE_EXTENTS) / 2 / count };
     // Where snapshots hold on to what was there, volumes are smaller.
     let share = if features.snapshots { (share / 3).max(4) } else { share };
     let volume = |_| {
-        let bytes = rng.between(share / 4, share) * store::EXTENT_BYTES;
+        let (least, most) = if crowded { (share / 2, share * 5 / 4) } else { (share / 4, share) };
+        let bytes = rng.between(least, most) * store::EXTENT_BYTES;
         let ragged = rng.between(0, 15) << 12;
         (bytes - ragged, if rng.chance(1, 3) { 512 } else { 4096 })
     };
@@ -202,6 +254,11 @@ fn volumes(rng: &mut Rng, extents: u64, crowded: bool, features: &Features) -> V
 }
 
 fn mix(rng: &mut Rng) -> Mix {
+    let uniform = match rng.below(10) {
+        0 => rng.between(1, 16),
+        1 => rng.between(17, 20),
+        _ => 0,
+    };
     let mut weight = |most: u64| if rng.chance(1, 4) { 0 } else { 1 + rng.below(most) };
     Mix {
         read: 5 + weight(40),
@@ -213,6 +270,8 @@ fn mix(rng: &mut Rng) -> Mix {
         flush: weight(4),
         compare: weight(6),
         swap: weight(12),
+        uniform,
+        fill: false,
         hot: weight(90),
         hot_blocks: 1 + weight(64),
     }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use bdev::Rng;
 use volume::{Change, ChangeKind, CheckStatus, Engine, VolumeId};
 
+use crate::bare::audit;
 use crate::bare::nodes::{Known, Nodes};
 use crate::bare::plan::BarePlan;
 use crate::frozen::Compared;
@@ -91,13 +92,17 @@ impl Watch {
         if self.checking {
             match engine.check_status() {
                 CheckStatus::Running { .. } => {}
-                CheckStatus::Done(report) if plan.is_sound() && !report.is_clean() => {
-                    return Err(format!("a check beside hosts finds {:?}", report.findings));
+                CheckStatus::Done(report) if plan.is_sound() => {
+                    let findings = audit::findings(plan, &report, false);
+                    if !findings.is_empty() {
+                        return Err(format!("a check beside hosts finds {findings:?}"));
+                    }
+                    (self.checking, self.done) = (false, self.done + 1);
                 }
                 _ => (self.checking, self.done) = (false, self.done + 1),
             }
         }
-        if self.scrubbing && plan.is_sound() {
+        if self.scrubbing && plan.is_sound() && !plan.scars {
             let status = engine.scrub_status().unwrap_or_default();
             if status.found + status.last_found > 0 {
                 return Err(format!("a scrub finds something: {status:?}"));

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bdev::{Bdev, Instant, Pool, PoolConfig, QueueCx, Rng};
-use bdev_sim::SimDisk;
+use bdev_sim::{PerMillion, SimDisk};
 use volume::{Engine, FormatOptions};
 
 use crate::bare::audit;
 use crate::bare::client::Client;
 use crate::bare::operator::Operator;
 use crate::bare::plan::BarePlan;
+use crate::bare::scars::Scars;
 use crate::bare::watch::Watch;
 use crate::history::{History, Moment};
 use crate::workload::Ledger;
@@ -50,6 +51,7 @@ pub(crate) struct Bare {
     pub(crate) watch: Watch,
     pub(crate) ledger: Ledger,
     pub(crate) faults: Rng,
+    scars: Scars,
     turns: Rng,
     /// Hosts pause until then.
     quiet_until: Instant,
@@ -64,6 +66,8 @@ pub(crate) struct Bare {
     pub(crate) turned_at: Instant,
     opened_at: Instant,
     opening_turns: u64,
+    /// Starts in a row that failed: what a disk does now and then, it does not do for ever.
+    refused_starts: u32,
     report: Report,
     /// Last, so that it is dropped after everything that holds its segments.
     pub(crate) pool: Rc<Pool>,
@@ -80,6 +84,12 @@ const RECOVERY_TURNS: u64 = 20_000;
 
 /// Deletions at the end of a seed whose space is counted.
 const EXACT_DELETIONS: u32 = 3;
+
+/// Starts in a row that a disk with errors may fail.
+const REFUSED_STARTS_MAX: u32 = 50;
+
+/// How late a write may be told that its deadline has passed, in nanoseconds: a turn.
+const WAIT_SLACK_NS: u64 = 1_000_000;
 
 /// Steps that a seed may take in all: ten times what the longest takes.
 const STEPS_MAX: u64 = 2_000_000;
@@ -108,6 +118,7 @@ impl Bare {
             watch: Watch::default(),
             ledger,
             faults: root.fork("bare faults"),
+            scars: Scars::new(root.fork("scars")),
             turns: root.fork("turns"),
             quiet_until: Instant::ZERO,
             kill_in: u64::MAX,
@@ -117,6 +128,7 @@ impl Bare {
             turned_at: Instant::ZERO,
             opened_at: Instant::ZERO,
             opening_turns: 0,
+            refused_starts: 0,
             report: Report::default(),
             pool: Rc::new(Pool::new(&config).expect("memory for a simulated engine")),
             plan: plan.clone(),
@@ -144,6 +156,8 @@ impl Bare {
             // An engine that a disk has failed serves again when it is opened again.
             self.die(false)?;
             self.wait("the engine to open again", |world| world.is_up)?;
+            // What it has promised is there, whatever the disk did.
+            self.plan.disk_errors = false;
         }
         self.audit()?;
         self.shut_down()?;
@@ -222,7 +236,9 @@ impl Bare {
         self.client.targets.clear();
         self.is_closing = true;
         self.engine.as_ref().expect("it is up").borrow_mut().shutdown();
-        let closed = |world: &Bare| world.engine.as_ref().is_some_and(|e| e.borrow().is_closed());
+        // One that the disk has failed cannot bring its log into the map.
+        let ended = |engine: &Engine| engine.is_closed() || engine.is_degraded();
+        let closed = |world: &Bare| world.engine.as_ref().is_some_and(|e| ended(&e.borrow()));
         self.wait("the engine to close", closed)?;
         self.die(false)
     }
@@ -263,6 +279,7 @@ impl Bare {
         worked |= engine.borrow_mut().drive(self.now);
         self.turned_at = self.now;
         if self.is_up {
+            self.check_waits(&engine)?;
             worked |= self.collect(&engine)?;
         } else if !self.open(&engine)? {
             drop(engine);
@@ -278,6 +295,15 @@ impl Bare {
             self.die(true)?;
         }
         Ok(())
+    }
+
+    /// Nobody waits for longer than the deadline.
+    fn check_waits(&self, engine: &Rc<RefCell<Engine>>) -> Result<(), String> {
+        let log = engine.borrow().log_status();
+        match log.longest_wait_ns > self.plan.options.admission_deadline_ns + WAIT_SLACK_NS {
+            true => Err(format!("a write waits for longer than its deadline: {log:?}")),
+            false => Ok(()),
+        }
     }
 
     /// When something happens next that nobody waits for now.
@@ -298,6 +324,7 @@ impl Bare {
     /// Fetches answers.
     fn collect(&mut self, engine: &Rc<RefCell<Engine>>) -> Result<bool, String> {
         self.ledger.oldest_read = self.oldest();
+        self.client.is_degraded = engine.borrow().is_degraded();
         let worked = self.client.poll(&self.plan, &mut self.ledger)?;
         Ok(worked | self.collect_changes(engine)?)
     }
@@ -310,6 +337,10 @@ impl Bare {
 
     /// Starts an engine on the disk.
     fn boot(&mut self) -> Result<(), String> {
+        if self.plan.scars && self.formatted && !self.calm {
+            self.scars.before_start(&self.disk, self.plan.disk.faults.rot_from);
+        }
+        self.disk.replan(|plan| plan.rot = PerMillion::NEVER);
         let queue = self.disk.open(&QueueCx::new(&self.pool).depth(1024));
         let queue = queue.map_err(|error| error.to_string())?;
         let (info, options) = (self.disk.info(), &self.plan.options);
@@ -357,7 +388,8 @@ impl Bare {
         let failed = engine.borrow().failed().map(ToString::to_string);
         if let Some(error) = failed {
             self.trace(|| format!("the engine does not open: {error}"));
-            if self.plan.disk_errors && !self.calm {
+            self.refused_starts += 1;
+            if self.plan.disk_errors && !self.calm && self.refused_starts < REFUSED_STARTS_MAX {
                 return Ok(false);
             }
             self.refused = true;
@@ -367,7 +399,17 @@ impl Bare {
             return Ok(true);
         }
         (self.is_up, self.formatted) = (true, true);
+        self.refused_starts = 0;
         self.report.boots += 1;
+        if self.plan.rot && !self.calm {
+            let rate = self.plan.rot_reads;
+            self.disk.replan(|plan| plan.rot = rate);
+        }
+        if self.faults.chance(1, 4) {
+            // Hosts that take their time: what was recovered is destaged before anything is new.
+            let pause = self.faults.below(2 * self.plan.options.idle_ns);
+            self.quiet_until = self.now.saturating_add(Duration::from_nanos(pause));
+        }
         self.trace(|| "up".to_owned());
         self.reconcile(engine)?;
         Ok(true)
@@ -382,7 +424,7 @@ impl Bare {
         if self.kill_in == 0 {
             let again = self.faults.below(2 * self.plan.kill_every.max(1)) + 1;
             self.kill_in = if self.plan.kill_every == 0 { u64::MAX } else { again };
-            return match self.is_up && self.faults.chance(1, 4) && !self.plan.disk_errors {
+            return match self.is_up && self.faults.chance(1, 4) {
                 true => self.restart(),
                 false => self.die(false),
             };
@@ -400,6 +442,9 @@ impl Bare {
         }
         if self.plan.rot && self.faults.chance(1, 100) {
             self.rot();
+        }
+        if self.plan.scars && self.faults.chance(1, 500) {
+            self.scars.at_work(&self.disk, self.plan.disk.faults.rot_from);
         }
         self.manage()
     }
@@ -420,7 +465,7 @@ impl Bare {
         self.disk.replan(|plan| plan.crash_at_write = Some(cut));
         self.shut_down()?;
         self.report.restarts += 1;
-        match self.plan.rot {
+        match self.plan.rot || self.plan.disk_errors {
             true => Ok(()),
             false => audit::check(self, true).map(|_| ()),
         }
@@ -434,6 +479,10 @@ impl Bare {
         self.report.crashes += u64::from(!engine.borrow().is_closed());
         self.report.crashes_early += u64::from(!self.is_up);
         self.is_up = false;
+        let unpromised = engine.borrow().stats().unpromised_extents;
+        if unpromised > 0 {
+            return Err(format!("{unpromised} extents were taken that nobody had set aside"));
+        }
         self.client.on_death();
         self.watch.on_death();
         if power {

@@ -502,7 +502,8 @@ impl Page {
         if header.magic != PAGE_MAGIC {
             return Err(PageFault::Magic);
         }
-        if header.crc.get() != crc32c(&self.0[CRC_START..]) {
+        let matches = header.crc.get() == crc32c(&self.0[CRC_START..]);
+        if !matches && !bdev::planted(bdev::Planted::PageUnchecked) {
             return Err(PageFault::Checksum);
         }
         let same = header.uuid == *uuid
