@@ -167,9 +167,11 @@ impl Core {
             || self.journal.is_crowded()
     }
 
-    /// Extents that second copies may still take: what nobody has set aside.
+    /// Extents that direct writes may still take: what nobody has set aside. Each makes the store
+    /// keep pages back for it, a quarter of an extent, in steps of two extents.
     pub(crate) fn direct_room(&self) -> u64 {
-        self.store.free_extents().saturating_sub(self.spoken_for(0, 0))
+        let room = self.store.free_extents().saturating_sub(self.spoken_for(0, 0));
+        if self.reserved == 0 { room } else { room.saturating_sub(2) * 4 / 5 }
     }
 
     /// As many extents wait for the map and a checkpoint to give them back as are left. Direct

@@ -320,3 +320,24 @@ fn snapshot_does_not_make_a_store_look_fuller() {
     let after = rig.engine.borrow().stats();
     assert!(after.free_bytes + (2 << 16) >= before.free_bytes, "{before:?} {after:?}");
 }
+
+/// Deallocating gives room to writes that come right behind it, by themselves, whatever is left of
+/// the store when it is full: what was promised to a write in the log is not given to a direct one.
+#[test]
+fn full_store_takes_writes_again_after_half_of_it_was_deallocated() {
+    for mib in 20..32 {
+        let disk = SimDisk::new(4096, mib * 256, FaultPlan::reliable(1));
+        let mut rig = Rig::create(disk, MIB, &options());
+        let id = rig.create_volume("v", 64 << 20, 4096);
+        let mut queue = rig.queue(id, 64);
+        let mut written = 0;
+        while rig.write(&mut queue, written * 16, &EXTENT) == Status::Ok {
+            written += 1;
+        }
+        let half = u32::try_from(written / 2 * 16).unwrap();
+        let free = Request::range(Tag(1), Op::Deallocate, Lba(0), half);
+        assert_eq!(rig.run(&mut queue, free).status, Status::Ok);
+        let status = rig.write(&mut queue, written * 16, &EXTENT);
+        assert_eq!(status, Status::Ok, "{mib} MiB: {:?}", rig.engine.borrow());
+    }
+}
