@@ -72,7 +72,7 @@ pub use bare::{BarePlan, Mix, run_bare};
 pub use history::{History, Moment, Value, Violation};
 pub use host::{Host, HostConfig};
 #[cfg(feature = "planted")]
-pub use mutants::{MUTANT_SEEDS, SURVIVORS, Verdict, bug_named, run_mutants};
+pub use mutants::{MUTANT_SEEDS, Verdict, bug_named, run_mutants};
 pub use plan::{DiskPlan, HostPlan, Plan, VolumePlan};
 pub use runner::{Options, Profile, Summary, current_seed, run_seed, run_seeds};
 pub use workload::{Ledger, Shape, Workload};

@@ -37,8 +37,6 @@ pub enum Planted {
     EdgeNotMerged,
     /// The old content of a block that is written in part is not verified.
     EdgeUnchecked,
-    /// Recovery leaves the remains of a torn group where the next group goes.
-    EndNotBlanked,
     /// An extent that fell out of a map is never given back.
     ExtentLeak,
     /// An extent that fell out of the map is free before the checkpoint.
@@ -157,7 +155,6 @@ impl Planted {
         Planted::DurableOverstated,
         Planted::EdgeNotMerged,
         Planted::EdgeUnchecked,
-        Planted::EndNotBlanked,
         Planted::ExtentLeak,
         Planted::ExtentReusedAtOnce,
         Planted::FirstCopyNotFlushed,

@@ -412,10 +412,6 @@ impl Scan {
 
     /// The log ends at `self.at`, where there is room for another group.
     fn blank(&mut self) {
-        if bdev::planted(bdev::Planted::EndNotBlanked) {
-            self.state = State::Ended(ScanStep::Done(self.at));
-            return;
-        }
         self.phase = Phase::Blank;
         self.window = (self.at.position, 1);
         self.state = State::Ask;
