@@ -549,8 +549,10 @@ impl Store {
             let behind = at.leaf((node.index + 1) * capacity(level));
             let cached = self.cache.find(node);
             // A page that was never written, or is being copied, is not on the device.
-            let durable = cached.map_or(ptr, |frame| self.cache.frame(frame).ptr);
-            if cached.is_none() && (ptr.is_none() || ptr == PagePtr::NEW) {
+            // A frame that is not dirty may be left from before its page was handed over.
+            let dirty = self.dirty_frame(node);
+            let durable = dirty.map_or(ptr, |frame| self.cache.frame(frame).ptr);
+            if dirty.is_none() && (ptr.is_none() || ptr == PagePtr::NEW) {
                 let Some(frame) = above else { return self.skip_to(behind) };
                 let next = self.next_present(frame, node) / LEAF_ENTRIES as u64;
                 return self.skip_to(at.leaf(next));

@@ -161,3 +161,26 @@ fn page_of_a_snapshot_that_is_forgotten_while_it_is_read_is_not_damaged() {
     }
     assert_eq!((rig.store.patrolled().found, rig.store.stats().damaged), (0, 0));
 }
+
+#[test]
+fn page_that_a_deleted_snapshot_handed_over_is_referenced_once() {
+    let mut rig = Rig::new(4096, SMALLEST, 64);
+    let volume = rig.create(1 << 30);
+    assert!(rig.write(volume, 0, 0, 1));
+    let snapshot = rig.snapshot(volume);
+    rig.checkpoint();
+    rig.lookup(snapshot, 0);
+    rig.lookup(volume, 0);
+    rig.delete(snapshot);
+    assert_eq!(rig.store.reclaim(), store::Unmap::More, "its root is the volume's now");
+    rig.checkpoint();
+    assert!(rig.store.volume(snapshot).is_some());
+    let disk = rig.disk.clone();
+    rig.store.begin_check();
+    rig.store.let_patrol(true);
+    while !rig.store.patrolled().ended {
+        turn(&mut rig.store, &mut disk.clone(), &rig.pool);
+    }
+    let report = rig.store.finish_check();
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
