@@ -17,7 +17,7 @@ use crate::patrol::Patrol;
 use crate::reclaim::Reclaim;
 use crate::repair::Repairs;
 use crate::space::SpaceMap;
-use crate::tree::RECLAIM_PAGES;
+use crate::tree::{EDIT_PAGES_MAX, RECLAIM_PAGES};
 use crate::{
     Damage, Event, Extent, ExtentState, LogRegion, LogTail, Options, ScrubRecord, VolumeError,
     VolumeId,
@@ -178,6 +178,18 @@ impl Store {
     /// temporary.
     pub fn allocate(&mut self) -> Option<Extent> {
         if self.free_extents() == 0 { None } else { self.space.take() }
+    }
+
+    /// Like [`Store::allocate`], for data that an extent was promised to. The reserve for metadata
+    /// grows with volumes and snapshots, over what was promised before: so this takes from it, as
+    /// long as the next checkpoint, what is tentative, and two more edits find pages for one copy.
+    pub fn allocate_promised(&mut self) -> Option<Extent> {
+        let more = 2 * (self.space.tentative() + 1) + EDIT_PAGES_MAX + RECLAIM_PAGES;
+        let rest = self.space.free().saturating_sub(1);
+        if self.free_extents() > 0 || self.has_pages_for(more, rest) {
+            return self.space.take();
+        }
+        None
     }
 
     /// A run of at least one and at most `most` (up to 16) free extents that follow each other, as

@@ -203,21 +203,22 @@ impl Store {
 
     /// False while the map must stay as it is, or when the next checkpoint could not be written.
     pub(crate) fn may_edit(&self) -> bool {
-        self.may_reclaim() && self.has_pages_for(EDIT_PAGES_MAX + RECLAIM_PAGES)
+        let free = self.space.free();
+        self.may_reclaim() && self.has_pages_for(EDIT_PAGES_MAX + RECLAIM_PAGES, free)
     }
 
     /// Like `may_edit`, for what gives space back: it may use what edits must leave.
     pub(crate) fn may_reclaim(&self) -> bool {
         !self.checkpoint.blocks_edits()
             && u64::from(self.cache.dirty()) + EDIT_PAGES_MAX <= self.dirty_max()
-            && self.has_pages_for(EDIT_PAGES_MAX)
+            && self.has_pages_for(EDIT_PAGES_MAX, self.space.free())
     }
 
-    /// True when a checkpoint with `more` further dirty pages finds fresh pages for all.
-    fn has_pages_for(&self, more: u64) -> bool {
+    /// True when a checkpoint with `more` further dirty pages finds fresh pages for all, with this
+    /// many free extents.
+    pub(crate) fn has_pages_for(&self, more: u64, extents: u64) -> bool {
         let needed = self.checkpoint_pages_most(u64::from(self.cache.dirty()) + more);
-        let extents = self.space.free() * crate::limits::EXTENT_BLOCKS as u64;
-        needed <= self.meta.free() + extents
+        needed <= self.meta.free() + extents * crate::limits::EXTENT_BLOCKS as u64
     }
 
     pub(crate) fn judge(&self, frame: u32) -> Walk {

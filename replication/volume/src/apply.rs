@@ -120,7 +120,7 @@ impl Core {
         }
         let mut fresh = None;
         if shared || !mapped {
-            fresh = self.store.allocate();
+            fresh = self.store.allocate_promised();
             let Some(fresh) = fresh else {
                 // Accounting keeps this from happening; if it does, space must come first.
                 self.space_wanted = true;

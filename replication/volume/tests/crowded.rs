@@ -341,3 +341,27 @@ fn full_store_takes_writes_again_after_half_of_it_was_deallocated() {
         assert_eq!(status, Status::Ok, "{mib} MiB: {:?}", rig.engine.borrow());
     }
 }
+
+/// The reserve for metadata grows with volumes and snapshots, also over extents that writes in the
+/// log were promised: they get them all the same, and the log is emptied.
+#[test]
+fn snapshots_and_volumes_of_a_full_store_do_not_take_what_the_log_was_promised() {
+    for mib in 6..14 {
+        let disk = SimDisk::new(4096, mib * 256, FaultPlan::reliable(1));
+        let mut rig = Rig::create(disk, MIB, &options());
+        let id = rig.create_volume("v", 1 << 40, 4096);
+        let mut queue = rig.queue(id, 64);
+        let mut written = 0;
+        while rig.write(&mut queue, written * LEAF_BLOCKS, &EXTENT[..4096]) == Status::Ok {
+            written += 1;
+        }
+        for number in 0..24 {
+            snapshot_of(&mut rig, "v", &format!("s{number}"));
+            rig.create_volume(&format!("w{number}"), MIB, 4096);
+        }
+        rest(&mut rig);
+        for place in 0..written {
+            assert_eq!(rig.read(&mut queue, place * LEAF_BLOCKS, 1).unwrap()[0], 7, "{mib} MiB");
+        }
+    }
+}
