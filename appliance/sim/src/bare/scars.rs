@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bdev::Rng;
 use bdev_sim::{Image, SimDisk};
+use store::format::Superblock;
 
 /// What is done to the copies of a disk's metadata.
 pub(crate) struct Scars {
@@ -50,7 +51,8 @@ impl Scars {
     /// Rots one copy of the superblock, or brings back what it was: a write of it was lost.
     fn superblock(&mut self, disk: &SimDisk, image: &Image) {
         let copies = SUPERS.map(|offset| page_at(image, offset));
-        if bare(&copies[0]) != bare(&copies[1]) || copies[0].iter().all(|&byte| byte == 0) {
+        let good = (0..).zip(&copies).all(|(slot, copy)| Superblock::parse(copy, slot).is_ok());
+        if !good || bare(&copies[0]) != bare(&copies[1]) {
             return; // A crash has come between the two: one of them may be torn.
         }
         let copy = self.rng.index(2).expect("two");

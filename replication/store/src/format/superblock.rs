@@ -151,8 +151,14 @@ impl From<SlotFault> for PageFault {
 }
 
 impl Superblock {
-    /// Reads the copy for `slot` out of a page.
-    pub(crate) fn parse(bytes: &[u8], slot: u32) -> Result<Superblock, SlotFault> {
+    /// Reads the copy for `slot` (0 or 1) out of a page.
+    ///
+    /// # Errors
+    /// What is wrong with it: magic, checksum, or the other slot's copy.
+    ///
+    /// # Panics
+    /// When `bytes` are fewer than a page.
+    pub fn parse(bytes: &[u8], slot: u32) -> Result<Superblock, SlotFault> {
         let (superblock, _) = Superblock::read_from_prefix(bytes).expect("a page was read");
         if superblock.magic != SUPERBLOCK_MAGIC {
             return Err(SlotFault::Magic);
