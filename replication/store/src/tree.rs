@@ -174,23 +174,25 @@ impl Store {
             return Unmap::Done;
         }
         let (walk, path) = self.descend(slot, leaf);
-        let level = match walk {
-            Walk::At(frame) => {
-                if !self.unmap_in_leaf(slot, &path, frame, range) {
-                    return Unmap::Damaged(self.cache.frame(frame).ptr.number());
-                }
-                0
-            }
+        let (level, damaged) = match walk {
+            Walk::At(frame) if self.unmap_in_leaf(slot, &path, frame, range) => (0, None),
+            Walk::At(frame) => (0, Some(self.cache.frame(frame).ptr.number())),
             Walk::Absent(_) if path.len == 0 => {
                 range.start = range.end; // There is no tree at all.
                 return Unmap::Done;
             }
-            Walk::Absent(level) => level,
+            Walk::Absent(level) => (level, None),
             Walk::Pending => return Unmap::Pending,
-            Walk::Damaged(page) => return Unmap::Damaged(page),
+            Walk::Damaged(page) => {
+                let above = u8::try_from(path.len).expect("a tree is shallow");
+                (self.catalog.record(slot).depth - above, Some(page))
+            }
         };
         let span = capacity(level) * LEAF_ENTRIES as u64;
         range.start = ((range.start / span + 1) * span).min(range.end);
+        if let Some(page) = damaged {
+            return Unmap::Damaged(page);
+        }
         if range.is_empty() { Unmap::Done } else { Unmap::More }
     }
 

@@ -184,7 +184,8 @@ pub enum Unmap {
     Pending,
     /// Not now: a checkpoint is running, or one is needed first.
     Busy,
-    /// A metadata page on the way is damaged (its number).
+    /// A metadata page on the way is damaged (its number). A range goes on behind all that the page
+    /// speaks of.
     Damaged(u64),
 }
 

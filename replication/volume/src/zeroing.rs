@@ -64,9 +64,9 @@ impl Core {
             }
             Unmap::Damaged(page) if self.is_unreadable(page) => false,
             Unmap::Damaged(page) => {
+                // What it speaks of cannot be read any more; the rest of the range is zeroed.
                 let byte = page * BLOCK as u64;
                 self.report_damage(entry.volume, entry.block, Damaged::Map, byte);
-                self.end_window();
                 true
             }
         }

@@ -5,7 +5,7 @@
 
 mod support;
 
-use bdev::{Op, Rng, Status};
+use bdev::{Lba, Op, Request, Rng, Status, Tag};
 use bdev_sim::{FaultPlan, Image, SimDisk};
 use support::{Rig, options};
 use volume::{CheckStatus, Event, OpenError, VolumeId, VolumeQueue};
@@ -212,6 +212,21 @@ fn lost_leaf_hides_what_is_below_it_and_nothing_else() {
     // Blocks 3, 4 and 9 share the leaf; the log still has two of them, and cannot be destaged.
     assert_eq!(answer.reads, "3 Integrity, healed 0");
     assert!(answer.open == "open, healed 0" && answer.left > 0, "{answer:?}");
+}
+
+#[test]
+fn lost_leaf_does_not_keep_the_rest_of_a_range_from_being_zeroed() {
+    let (image, id) = image();
+    let [first, second] = copies(&image, 2, 0, id.0);
+    let image = rot(&image, &[first + 88, second + 99]);
+    let mut rig = Rig::open(image, FaultPlan::power_cuts(7), &options()).unwrap();
+    let mut queue = rig.queue(id, 8);
+    let blocks = u32::try_from(BLOCKS[2] + 1).unwrap();
+    let zero = Request::range(Tag(1), Op::WriteZeroes, Lba(0), blocks);
+    assert_eq!(rig.run(&mut queue, zero).status, Status::Ok);
+    rig.until("the log is empty", |rig| rig.engine.borrow().stats().log_used_bytes == 0);
+    let rest = "3 Integrity, 3840 gone, 230400 gone, 4 Integrity, 9 Integrity";
+    assert_eq!(read_all(&mut rig, &mut queue), rest);
 }
 
 #[test]
