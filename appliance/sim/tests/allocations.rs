@@ -10,10 +10,10 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bdev::{Fifo, Instant, Pool, PoolConfig, RamDisk, Rng};
@@ -28,14 +28,17 @@ use sim::{History, Host, HostConfig, Ledger, Shape, Workload};
 
 struct Counting;
 
-static COUNTED: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    // Of this thread: what the test harness does beside it is not counted.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
 // SAFETY: every call goes on to `System` with the arguments it came with.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if COUNTED.load(Ordering::Relaxed) {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        if COUNTED.get() {
+            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         }
         // SAFETY: the caller keeps the contract of `alloc`, which is this one.
         unsafe { System.alloc(layout) }
@@ -54,9 +57,9 @@ static COUNTING: Counting = Counting;
 struct Uncounted(PipeNet);
 
 fn uncounted<T>(work: impl FnOnce() -> T) -> T {
-    let before = COUNTED.swap(false, Ordering::Relaxed);
+    let before = COUNTED.replace(false);
     let result = work();
-    COUNTED.store(before, Ordering::Relaxed);
+    COUNTED.set(before);
     result
 }
 
@@ -136,11 +139,11 @@ impl Node {
     fn turn(&mut self) {
         self.now = self.now.saturating_add(Duration::from_micros(3));
         self.pipes.advance_to(self.now);
-        COUNTED.store(true, Ordering::Relaxed);
+        COUNTED.set(true);
         for shard in &mut self.shards {
             shard.turn(self.now);
         }
-        COUNTED.store(false, Ordering::Relaxed);
+        COUNTED.set(false);
     }
 
     fn finish<T>(&mut self, mut ticket: Ticket<T>) -> T {
@@ -227,10 +230,10 @@ fn turns_allocate_nothing_after_start_up() {
     let mut node = Node::new();
     node.serve();
     node.visit(0, 300);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     for number in 1..5 {
         node.visit(number, 60);
     }
-    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocated = ALLOCATIONS.get() - before;
     assert_eq!(allocated, 0, "through 4 visits of 60 requests");
 }
