@@ -5,10 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bdev::Status;
-use serde_json::Value;
 
 use crate::host::{BLOCK, BLOCKS, Host, address, content};
-use crate::stand::{Process, dir, holdfast, metric, ok, start, start_with_volume};
+use crate::stand::{Process, dir, holdfast, json, metric, ok, shown, start, start_with_volume};
 
 const LBA: u64 = 100;
 
@@ -48,10 +47,6 @@ fn second_copy(dir: &Path, pointer: u64) -> u64 {
 
 const CATALOG: u64 = 152;
 const SPACE: u64 = 168;
-
-fn json(dir: &Path, line: &str) -> Value {
-    serde_json::from_str(&ok(dir, &format!("{line} -o json"))).unwrap()
-}
 
 /// Waits until an event has such a text.
 fn wait_for_event(dir: &Path, text: &str) {
@@ -103,9 +98,8 @@ fn a_flipped_bit_of_metadata_is_named_and_mended_by_check_and_by_scrub() {
     let catalog = second_copy(dir, CATALOG);
     flip(dir, catalog + 300);
     let process = start(dir);
-    let (code, text) = holdfast(dir, "store check -o json");
-    assert_eq!(code, 8, "{text}");
-    let report: Value = serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
+    let (code, report) = json(dir, "store check");
+    assert_eq!(code, 8, "{report}");
     let finding = &report["findings"][0];
     assert_eq!((&finding["kind"], &finding["repaired"]), (&"page_copy".into(), &true.into()));
     let page = format!("page {} (catalog ", catalog / BLOCK as u64);
@@ -138,7 +132,7 @@ fn a_scrub_goes_on_where_kill_9_interrupted_it() {
     ok(dir, "volume snapshot create db@full");
     ok(dir, "volume snapshot show db@full");
     ok(dir, "store scrub start --rate 1MiB");
-    let covered = |dir: &Path| json(dir, "store scrub status")["covered_bytes"].as_u64().unwrap();
+    let covered = |dir: &Path| shown(dir, "store scrub status")["covered_bytes"].as_u64().unwrap();
     while covered(dir) < 1 << 20 {
         std::thread::yield_now();
     }
@@ -151,7 +145,7 @@ fn a_scrub_goes_on_where_kill_9_interrupted_it() {
     process.wait();
 
     let process = start(dir);
-    let scrub = json(dir, "store scrub status");
+    let scrub = shown(dir, "store scrub status");
     assert!(scrub["covered_bytes"].as_u64().unwrap() >= before, "{before}: {scrub}");
     assert_eq!(scrub["passes"], 0);
     assert_eq!(scrub["rate_bytes"], 1 << 20, "the wish is kept as well");
@@ -159,11 +153,11 @@ fn a_scrub_goes_on_where_kill_9_interrupted_it() {
     process.signal("-KILL");
     process.wait();
     let process = start(dir);
-    let scrub = json(dir, "store scrub status");
+    let scrub = shown(dir, "store scrub status");
     assert_eq!((&scrub["paused"], &scrub["running"]), (&true.into(), &false.into()));
     assert!(scrub["covered_bytes"].as_u64().unwrap() >= before, "{before}: {scrub}");
     ok(dir, "store scrub start --rate 1GiB --wait");
-    let scrub = json(dir, "store scrub status");
+    let scrub = shown(dir, "store scrub status");
     assert_eq!((&scrub["passes"], &scrub["last_found"]), (&1.into(), &0.into()));
     assert!(scrub["finished_ms"].as_u64().unwrap() > 1_700_000_000_000, "the node knows the time");
     stop(process);
@@ -177,12 +171,12 @@ fn a_log_has_the_size_that_was_asked_for() {
     let (code, text) = holdfast(dir, "store init main --device DIR/disk --log-size 1GiB");
     assert_eq!(code, 2, "{text}");
     ok(dir, "store init main --device DIR/disk --size 256MiB --log-size 48MiB");
-    assert_eq!(json(dir, "store list")[0]["log_size_bytes"], 48 << 20);
+    assert_eq!(shown(dir, "store list")[0]["log_size_bytes"], 48 << 20);
     assert_eq!(metric(dir, "holdfast_store_log_bytes{store=\"main\"}"), f64::from(48 << 20));
     let demand = "--write-rate 2MiB --destage-rate 1MiB --burst";
-    let advice = json(dir, &format!("store advise main {demand} 10"));
+    let advice = shown(dir, &format!("store advise main {demand} 10"));
     assert_eq!((&advice["enough"], &advice["seconds_until_slow"]), (&true.into(), &12.into()));
-    let advice = json(dir, &format!("store advise main {demand} 20"));
+    let advice = shown(dir, &format!("store advise main {demand} 20"));
     assert_eq!(advice["enough"], false);
     stop(process);
 }
@@ -209,9 +203,9 @@ fn a_device_that_only_fails_is_quarantined_and_opened_again_when_it_is_back() {
     while !ok(dir, "node events").contains("store_quarantined  main: the device is quarantined") {
         assert_ne!(host.try_read(LBA), Status::Ok);
     }
-    assert_eq!(json(dir, "store list")[0]["state"], "failed");
+    assert_eq!(shown(dir, "store list")[0]["state"], "failed");
     assert_eq!(metric(dir, "holdfast_store_health{store=\"main\"}"), 2.0);
-    while json(dir, "node info")["health"] != "degraded" {}
+    while shown(dir, "node info")["health"] != "degraded" {}
     assert_eq!(holdfast(dir, "store check main").0, 5);
     let mut neighbour = Host::connect_to(address(dir), "fine").unwrap();
     neighbour.write(0, &[1]);
@@ -219,7 +213,7 @@ fn a_device_that_only_fails_is_quarantined_and_opened_again_when_it_is_back() {
 
     std::fs::copy(dir.join("good"), &disk).unwrap();
     ok(dir, "store add main --device DIR/disk");
-    assert_eq!(json(dir, "store list")[0]["state"], "online");
+    assert_eq!(shown(dir, "store list")[0]["state"], "online");
     drop(host);
     let mut host = Host::connect(address(dir)).unwrap();
     assert_eq!(host.try_read(LBA), Status::Ok);

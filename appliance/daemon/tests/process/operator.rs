@@ -9,7 +9,7 @@ use bdev::Rng;
 
 use crate::host::{Host, address};
 use crate::ledger::Ledger;
-use crate::stand::{holdfast, ok};
+use crate::stand::{holdfast, ok, shown};
 
 const MARKS_MAX: usize = 4;
 const CLONES_MAX: usize = 2;
@@ -200,8 +200,7 @@ impl Operator {
         }
         self.snapshots.retain(|mark| mark.is_there == Some(true));
         self.clones.retain(|mark| mark.is_there == Some(true));
-        let shown: serde_json::Value =
-            serde_json::from_str(&ok(&self.dir, "volume show db -o json")).unwrap();
+        let shown = shown(&self.dir, "volume show db");
         let size = shown["size_bytes"].as_u64().unwrap();
         assert!(self.size.is_none_or(|known| known == size), "{size}, expected {:?}", self.size);
         self.size = Some(size);

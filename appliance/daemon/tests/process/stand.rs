@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A running `holdfastd`, killed when it is dropped.
@@ -128,8 +129,16 @@ impl Process {
     }
 }
 
-/// Runs a command line; its exit code and what it printed.
-pub(crate) fn holdfast(dir: &Path, line: &str) -> (u8, String) {
+/// What a command line printed, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    pub(crate) code: u8,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs a command line.
+pub(crate) fn run(dir: &Path, line: &str) -> Printed {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut terminal =
         cli::Terminal { out: &mut out, err: &mut err, input: &mut &b""[..], interactive: false };
@@ -137,14 +146,27 @@ pub(crate) fn holdfast(dir: &Path, line: &str) -> (u8, String) {
     let mut args = vec!["holdfast".to_owned(), format!("--server=unix:{path}/s")];
     args.extend(line.split_whitespace().map(|word| word.replace("DIR", &path)));
     let code = cli::run(args, &mut terminal);
-    out.extend(err);
-    (code, String::from_utf8(out).unwrap())
+    let [out, err] = [out, err].map(|bytes| String::from_utf8(bytes).unwrap());
+    Printed { code, out, err }
+}
+
+/// Runs a command line; its exit code and what somebody at a terminal reads.
+pub(crate) fn holdfast(dir: &Path, line: &str) -> (u8, String) {
+    let Printed { code, out, err } = run(dir, line);
+    (code, out + &err)
+}
+
+/// Runs a command line that prints JSON; its progress, if it says any, is not part of that.
+pub(crate) fn json(dir: &Path, line: &str) -> (u8, Value) {
+    let printed = run(dir, &format!("{line} -o json"));
+    let value = serde_json::from_str(&printed.out);
+    (printed.code, value.unwrap_or_else(|error| panic!("{line}: {error}: {printed:?}")))
 }
 
 /// A number among the metrics of the node, by its name with its labels.
 pub(crate) fn metric(dir: &Path, name: &str) -> f64 {
     let text = std::fs::read_to_string(dir.join("state/endpoints.json")).unwrap();
-    let endpoints: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let endpoints: Value = serde_json::from_str(&text).unwrap();
     let mut stream = TcpStream::connect(endpoints["http"].as_str().unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -157,4 +179,11 @@ pub(crate) fn ok(dir: &Path, line: &str) -> String {
     let (code, text) = holdfast(dir, line);
     assert_eq!(code, 0, "{line}: {text}");
     text
+}
+
+/// What a command line that succeeds says, as JSON.
+pub(crate) fn shown(dir: &Path, line: &str) -> Value {
+    let (code, value) = json(dir, line);
+    assert_eq!(code, 0, "{line}: {value}");
+    value
 }
