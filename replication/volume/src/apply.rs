@@ -21,6 +21,12 @@ impl Core {
             return Applied::Later;
         }
         if group.iter().all(|c| c.what == Move::Clear) {
+            // What was written since counts on the extent that it found here: nothing was set aside
+            // for it.
+            let superseded = |c: &Candidate| !self.is_newest(c.layer, c.block, c.lsn);
+            if group.iter().all(superseded) {
+                return Applied::Done;
+            }
             // Where nothing is written nothing is changed: that would take pages.
             match self.store.lookup(volume, index) {
                 Lookup::Unmapped => return Applied::Done,

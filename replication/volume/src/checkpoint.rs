@@ -112,6 +112,11 @@ impl Core {
         self.journal.pending() == 0
     }
 
+    /// What the last checkpoint covers is being forgotten: what was set aside for it comes back.
+    pub(crate) fn is_forgetting(&self) -> bool {
+        self.checkpoint.forgetting.is_some()
+    }
+
     pub(crate) fn is_reclaiming(&self) -> bool {
         self.checkpoint.reclaim
     }
@@ -121,7 +126,7 @@ impl Core {
         self.nothing_to_destage()
             && self.wal.is_idle()
             && self.wal.used_blocks() == 0
-            && self.checkpoint.forgetting.is_none()
+            && !self.is_forgetting()
             && !self.checkpoint.reclaim
             && !self.store.is_checkpointing()
             && !self.store.is_dirty()
@@ -199,7 +204,7 @@ impl Core {
     }
 
     fn checkpoint_due(&mut self) -> bool {
-        if self.checkpoint.forgetting.is_some() {
+        if self.is_forgetting() {
             return false;
         }
         if matches!(self.destage.phase, Phase::Barrier { .. }) {

@@ -504,6 +504,7 @@ impl Core {
             && self.pending.is_empty()
             && !self.store.is_dirty()
             && !self.store.is_checkpointing()
+            && !self.is_forgetting()
             && !self.is_reclaiming()
             && !self.store.may_reclaim_again();
         let (checkpoints, head) = (self.stats.checkpoints, self.wal.next_lsn());

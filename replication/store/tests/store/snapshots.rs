@@ -312,3 +312,44 @@ fn handing_over_goes_on_where_a_checkpoint_left_it() {
         }
     }
 }
+
+#[test]
+fn node_with_nothing_of_its_own_goes_on_handing_over_to_several_children() {
+    for steps in 0.. {
+        let mut rig = Rig::new(4096, DEVICE, 64);
+        let volume = rig.create(1 << 30);
+        for leaf in 0..6 {
+            assert!(rig.write(volume, leaf * 48, 0, 1));
+        }
+        let base = rig.snapshot(volume);
+        rig.checkpoint();
+        assert!(rig.write(volume, 0, 0, 2) && rig.write(volume, 4 * 48, 0, 2));
+        let snapshot = rig.snapshot(volume);
+        rig.checkpoint();
+        let clone = rig.clone_of(snapshot);
+        for child in [volume, clone] {
+            assert!(rig.write(child, 0, 0, 3) && rig.write(child, 4 * 48, 0, 3));
+        }
+        rig.delete(snapshot);
+        rig.checkpoint();
+        let mut more = true;
+        for _ in 0..steps {
+            more = rig.store.reclaim() != Unmap::Done;
+            rig.turn();
+        }
+        rig.checkpoint();
+        let report = check_disk(&rig.disk, &rig.pool, false);
+        assert!(report.is_clean(), "{steps} steps: {:?}", report.findings);
+        let mut rig = rig.remount().unwrap();
+        rig.reclaim();
+        rig.checkpoint();
+        rig.verify();
+        let report = rig.verify_space();
+        assert_eq!((report.snapshots, report.extents), (1, 10), "{steps} steps");
+        assert!(rig.store.volume(base).is_some() && rig.store.volume(snapshot).is_none());
+        if !more {
+            assert!(steps > 8, "there was something to do: {steps} steps");
+            return;
+        }
+    }
+}
