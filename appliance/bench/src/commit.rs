@@ -7,8 +7,8 @@
 
 use bdev::{Completion, Fifo, Op, Queue, Request, Tag};
 
-/// Writes of a group, unless fewer are under way. Of 1, 8, 16 and 32 this gave the drive's best rate
-/// (`docs/performance.md`): the engine is held against that.
+/// Writes of a group, unless fewer are under way. Of 1, 8, 16 and 32 this gave the drive's best
+/// rate (`docs/performance.md`): the engine is held against that.
 const GROUP: usize = 32;
 
 /// The tag of the flush; those of other requests pass through and are below it.

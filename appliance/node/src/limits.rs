@@ -76,6 +76,11 @@ pub(crate) const DRAIN_LINGER_NS: u64 = 2_000_000_000;
 /// Command slots of one connection: the low byte of a tag.
 pub(crate) const COMMANDS_PER_CONNECTION: usize = 256;
 
+// What a controller promises about its last commands, a store keeps: a wait for a turn, and a
+// device that is given up.
+const _: () = assert!(
+    volume::ADMISSION_DEADLINE_NS + 2 * volume::DEVICE_DEADLINE_NS <= nvmf::QUIESCE_MS * 1_000_000
+);
 const _: () = assert!(nvmf::COMMANDS_MAX <= COMMANDS_PER_CONNECTION);
 const _: () = assert!(CONNECTIONS_MAX <= nvmf::CONNECTIONS_MAX as usize);
 const _: () = assert!(CONNECTIONS_MAX <= net::CONNECTIONS_MAX);

@@ -86,6 +86,8 @@ pub(crate) fn split(value: u64) -> (u32, u32) {
 
 /// Bits of CDW12 in the NVM commands.
 pub mod io_control {
+    /// PRACT: protection information action.
+    pub const PRACT: u32 = 1 << 29;
     /// LR: limited retry.
     pub const LR: u32 = 1 << 31;
     /// FUA: force unit access.
@@ -143,6 +145,53 @@ pub struct DsmRange {
     pub slba: U64,
 }
 layout!(DsmRange, 16, llb = 4, slba = 8);
+
+/// The part of a Copy command's source range that all descriptor formats have at the same place:
+/// the first 24 bytes. Formats 0 and 1 have neither SNSID nor SOPT.
+//= NVMe-NVM 1.1 §3.3.2
+//# source namespace, starting LBA, number of blocks and source options
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct CopyRange {
+    /// SNSID: source namespace, in formats 2 and 3.
+    pub snsid: U32,
+    /// Reserved.
+    pub reserved4: U32,
+    /// SLBA: the first block.
+    pub slba: U64,
+    /// NLB: number of logical blocks, 0's based.
+    pub nlb: U16,
+    /// CETYPE: command extension type.
+    pub cetype: u8,
+    /// Reserved.
+    pub reserved19: u8,
+    /// CEV: command extension value.
+    pub cev: U16,
+    /// SOPT: source options, in formats 2 and 3; bit 15 is [`CopyRange::FAST_COPY_ONLY`].
+    pub sopt: U16,
+}
+layout!(CopyRange, 24, slba = 8, nlb = 16, cev = 20, sopt = 22);
+
+impl CopyRange {
+    /// FCO: fail rather than move the data.
+    pub const FAST_COPY_ONLY: u16 = 1 << 15;
+
+    /// Bytes of one descriptor of this format; `None` for one that does not exist.
+    #[must_use]
+    pub const fn len_of(format: u8) -> Option<u32> {
+        match format {
+            0 | 2 => Some(32),
+            1 | 3 => Some(40),
+            _ => None,
+        }
+    }
+
+    /// Number of blocks.
+    #[must_use]
+    pub fn blocks(&self) -> u32 {
+        u32::from(self.nlb.get()) + 1
+    }
+}
 
 #[cfg(test)]
 mod tests {

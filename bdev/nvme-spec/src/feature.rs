@@ -51,6 +51,10 @@ pub const TIMESTAMP_LEN: usize = 8;
 /// Bytes of the Host Behavior Support feature's data.
 pub const HOST_BEHAVIOR_LEN: usize = 512;
 
+/// Where CDFE, 16 bits, is in the Host Behavior Support feature's data: bit n enables format n of
+/// Copy's descriptors. Formats 0 and 1 need no enabling.
+pub const HOST_BEHAVIOR_CDFE: usize = 4;
+
 /// Bytes of an extended host identifier (EXHID set).
 pub const HOST_IDENTIFIER_LEN: usize = 16;
 
@@ -70,6 +74,8 @@ pub mod notice {
     pub const NAMESPACE_CHANGED: u32 = 0x00;
     /// Asymmetric Namespace Access Change: read log 0Ch.
     pub const ANA_CHANGE: u32 = 0x03;
+    /// Cross-Controller Reset Completed: read log 1Eh.
+    pub const CROSS_RESET_COMPLETED: u32 = 0xf4;
     /// Discovery Log Page Change: read log 70h.
     pub const DISCOVERY_CHANGE: u32 = 0xf0;
 }

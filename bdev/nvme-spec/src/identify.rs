@@ -59,6 +59,8 @@ pub mod oaes {
     pub const NAMESPACE_ATTRIBUTE: u32 = 1 << 8;
     /// Asymmetric Namespace Access change notices.
     pub const ANA_CHANGE: u32 = 1 << 11;
+    /// Cross-Controller Reset Completed notices.
+    pub const CROSS_RESET_COMPLETED: u32 = 1 << 20;
     /// Discovery log page change notification.
     pub const DISCOVERY_CHANGE: u32 = 1 << 31;
 }
@@ -111,6 +113,8 @@ pub mod oncs {
     pub const VERIFY: u16 = 1 << 7;
     /// Copy.
     pub const COPY: u16 = 1 << 8;
+    /// NSZ of Write Zeroes: the whole namespace.
+    pub const NAMESPACE_ZEROES: u16 = 1 << 12;
 }
 
 /// Bits of SGLS.
@@ -183,8 +187,12 @@ pub struct IdentifyController {
     pub crdt3: U16,
     /// CRCAP: controller reachability capabilities.
     pub crcap: u8,
-    /// Reserved; the cross-controller reset fields come here.
-    pub reserved135: [u8; 105],
+    /// CIU: controller instance uniquifier: never zero, another one for each instance of a CNTLID.
+    pub ciu: u8,
+    /// CIRN: controller instance random number.
+    pub cirn: U64,
+    /// Reserved.
+    pub reserved144: [u8; 96],
     /// Reserved for NVMe-MI, then NVMSR, VWCI and MEC.
     pub management: [u8; 16],
     /// OACS: optional admin commands.
@@ -317,8 +325,10 @@ pub struct IdentifyController {
     pub ofcs: U16,
     /// DCTYPE: discovery controller type.
     pub dctype: u8,
+    /// CCRL: cross-controller resets that may be in progress at once.
+    pub ccrl: u8,
     /// Reserved.
-    pub reserved1807: [u8; 241],
+    pub reserved1808: [u8; 240],
     /// PSD: power state descriptors.
     pub psd: [PowerState; 32],
     /// VS: vendor specific.
@@ -333,6 +343,8 @@ layout!(
     nssl = 104,
     cntrltype = 111,
     crcap = 134,
+    ciu = 135,
+    cirn = 136,
     management = 240,
     oacs = 256,
     wctemp = 266,
@@ -353,6 +365,7 @@ layout!(
     icdoff = 1800,
     ofcs = 1804,
     dctype = 1806,
+    ccrl = 1807,
     psd = 2048,
     vendor = 3072,
 );

@@ -45,7 +45,7 @@ pub mod property;
 mod sgl;
 mod status;
 
-pub use command::{Cqe, DsmRange, PSDT_SGL, Sqe, io_control};
+pub use command::{CopyRange, Cqe, DsmRange, PSDT_SGL, Sqe, io_control};
 pub use discovery::{
     DISCOVERY_NQN, DiscoveryHeader, DiscoveryRecord, adrfam, discovery_eflags, discovery_subtype,
     discovery_treq, trtype,
@@ -59,8 +59,9 @@ pub use identify::{
     discovery_controller_type, lpa, oacs, oaes, oncs, sgls,
 };
 pub use log::{
-    AnaGroupDescriptor, AnaHeader, ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog,
-    FirmwareSlots, SmartLog, SupportedLogPages, ana_state, effects, fid_effects, lid,
+    AnaGroupDescriptor, AnaHeader, ChangedNamespaces, CrossResetEntry, CrossResetHeader,
+    EffectsLog, ErrorEntry, FidEffectsLog, FirmwareSlots, SmartLog, SupportedLogPages, ana_state,
+    cross_reset_flags, cross_reset_status, effects, fid_effects, lid,
 };
 pub use namespace::{
     IdentifyNamespace, IdentifyNamespaceIndependent, IdentifyNamespaceNvm, LbaFormat,

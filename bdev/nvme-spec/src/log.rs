@@ -23,6 +23,8 @@ pub mod lid {
     pub const ANA: u8 = 0x0c;
     /// Feature Identifiers Supported and Effects.
     pub const FID_EFFECTS: u8 = 0x12;
+    /// Cross-Controller Reset.
+    pub const CROSS_RESET: u8 = 0x1e;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
 }
@@ -231,4 +233,50 @@ pub mod ana_state {
     pub const PERSISTENT_LOSS: u8 = 0x04;
     /// ANA Change.
     pub const CHANGE: u8 = 0x0f;
+}
+
+/// The head of the Cross-Controller Reset log page (LID 1Eh), 8 bytes; its entries follow.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct CrossResetHeader {
+    /// NE: number of entries.
+    pub ne: U16,
+    /// Reserved.
+    pub reserved2: [u8; 6],
+}
+layout!(CrossResetHeader, 8, reserved2 = 2);
+
+/// One entry of the Cross-Controller Reset log page, 8 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct CrossResetEntry {
+    /// ICID: the controller that is reset.
+    pub icid: U16,
+    /// CIU: its uniquifier.
+    pub ciu: u8,
+    /// Reserved.
+    pub reserved3: u8,
+    /// ACID: another controller to ask; FFFFh is none.
+    pub acid: U16,
+    /// CCRS: how it went, one of [`cross_reset_status`].
+    pub ccrs: u8,
+    /// CCRF: bits in [`cross_reset_flags`].
+    pub ccrf: u8,
+}
+layout!(CrossResetEntry, 8, ciu = 2, acid = 4, ccrs = 6, ccrf = 7);
+
+/// CCRS values.
+pub mod cross_reset_status {
+    /// In progress.
+    pub const IN_PROGRESS: u8 = 0;
+    /// Success.
+    pub const SUCCESS: u8 = 1;
+}
+
+/// Bits of CCRF.
+pub mod cross_reset_flags {
+    /// V: the request was validated.
+    pub const VALIDATED: u8 = 1;
+    /// CLRI: the controller level reset was initiated.
+    pub const INITIATED: u8 = 1 << 1;
 }

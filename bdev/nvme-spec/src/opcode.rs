@@ -21,6 +21,8 @@ pub mod admin {
     pub const ASYNC_EVENT: u8 = 0x0c;
     /// Keep Alive.
     pub const KEEP_ALIVE: u8 = 0x18;
+    /// Cross-Controller Reset.
+    pub const CROSS_CONTROLLER_RESET: u8 = 0x38;
 }
 
 /// Opcodes of I/O queues: the NVM command set.

@@ -100,6 +100,12 @@ codes! {
     FEATURE_NOT_NAMESPACE_SPECIFIC = 0x10f,
     /// Controller List Invalid.
     CONTROLLER_LIST_INVALID = 0x11c,
+    /// Cross-Controller Reset In Progress.
+    CROSS_RESET_IN_PROGRESS = 0x13f,
+    /// Cross-Controller Reset Log Page Full.
+    CROSS_RESET_LOG_FULL = 0x140,
+    /// Cross-Controller Reset Limit Exceeded.
+    CROSS_RESET_LIMIT_EXCEEDED = 0x141,
     /// Connect: Incompatible Format.
     CONNECT_INCOMPATIBLE_FORMAT = 0x180,
     /// Connect: Controller Busy.
@@ -112,6 +118,10 @@ codes! {
     CONNECT_INVALID_HOST = 0x184,
     /// Disconnect: Invalid Queue Type.
     DISCONNECT_INVALID_QUEUE_TYPE = 0x185,
+    /// Fast Copy Not Possible.
+    FAST_COPY_NOT_POSSIBLE = 0x186,
+    /// Overlapping I/O Range.
+    OVERLAPPING_IO_RANGE = 0x187,
     /// Discover Restart.
     DISCOVER_RESTART = 0x190,
     /// Authentication Required.
@@ -140,6 +150,15 @@ codes! {
     HOST_PATHING_ERROR = 0x370,
     /// Command Aborted By Host.
     ABORTED_BY_HOST = 0x371,
+}
+
+/// Codes of the NVM command set that have the number of a Connect code: what they mean follows from
+/// the command that they answer.
+impl StatusCode {
+    /// Command Size Limit Exceeded.
+    pub const COMMAND_SIZE_LIMIT_EXCEEDED: StatusCode = StatusCode(0x183);
+    /// Incompatible Namespace or Format.
+    pub const INCOMPATIBLE_NAMESPACE: StatusCode = StatusCode(0x185);
 }
 
 impl StatusCode {
@@ -183,6 +202,9 @@ pub struct NvmeStatus {
 impl NvmeStatus {
     /// Success.
     pub const SUCCESS: NvmeStatus = NvmeStatus { code: StatusCode::SUCCESS, dnr: false };
+
+    /// M, in the 16-bit field: the error log says more.
+    pub const MORE: u16 = 1 << 14;
 
     /// A failure that stays one however often it is tried.
     #[must_use]

@@ -8,19 +8,17 @@ use crate::controller::Kind;
 use crate::identify::IDENTIFY_LEN;
 use crate::limits::TRANSFER_MAX;
 use crate::logs::LogRequest;
-use crate::{features, identify, logs};
+use crate::{commands, features, identify, logs};
 
 /// What an admin command needs, or why it is refused.
 pub(crate) fn plan(sqe: &Sqe) -> Result<Plan, NvmeStatus> {
+    commands::check(commands::ADMIN, sqe.opcode)?;
     let transfer = match sqe.opcode {
         opcode::admin::IDENTIFY => Transfer::ToHost(IDENTIFY_LEN),
         opcode::admin::GET_LOG_PAGE => Transfer::ToHost(log_len(sqe)?),
         opcode::admin::GET_FEATURES => features::get_transfer(sqe),
         opcode::admin::SET_FEATURES => features::set_transfer(sqe),
-        opcode::admin::ABORT | opcode::admin::ASYNC_EVENT | opcode::admin::KEEP_ALIVE => {
-            Transfer::None
-        }
-        _ => return Err(NvmeStatus::never(StatusCode::INVALID_OPCODE)),
+        _ => Transfer::None,
     };
     Ok(Plan::admin(transfer))
 }
@@ -45,16 +43,13 @@ impl Connection {
         }
         match sqe.opcode {
             opcode::admin::IDENTIFY => self.identify(key, &sqe),
-            opcode::admin::GET_LOG_PAGE => self.get_log_page(key, &sqe),
+            opcode::admin::GET_LOG_PAGE => self.get_log_page(cx, key, &sqe),
             opcode::admin::GET_FEATURES => self.get_features(cx, key, &sqe),
             opcode::admin::SET_FEATURES => self.set_features(cx, key, &sqe),
             opcode::admin::ASYNC_EVENT => self.async_event_request(key),
             opcode::admin::KEEP_ALIVE => self.answer(key, NvmeStatus::SUCCESS),
-            // What is in flight here is at a device or with the host: it ends by itself, soon.
-            //= NVMe-Base 2.1 §5.1.1
-            //# DW0 bit 0 set: the command was not aborted
-            opcode::admin::ABORT => self.answer_with(key, NvmeStatus::SUCCESS, 1, 0),
-            _ => self.answer(key, NvmeStatus::never(StatusCode::INVALID_OPCODE)),
+            opcode::admin::ABORT => self.abort(key, &sqe),
+            _ => unreachable!("the table has no other command"),
         }
     }
 
@@ -74,7 +69,7 @@ impl Connection {
         }
     }
 
-    fn get_log_page(&mut self, key: u32, sqe: &Sqe) {
+    fn get_log_page(&mut self, cx: Cx<'_>, key: u32, sqe: &Sqe) {
         let request = match LogRequest::of(sqe) {
             Ok(request) => request,
             Err(status) => return self.answer(key, status),
@@ -92,6 +87,7 @@ impl Connection {
             snapshot: &self.snapshot,
             identity: &controller.identity,
             local: self.addresses.local,
+            now: cx.now,
         };
         let page = page_of(&mut command.segment, len);
         let filled = match controller.kind {

@@ -20,14 +20,67 @@ pub(crate) struct Plan {
     /// For I/O commands: where the request goes and what it is.
     pub(crate) handle: NamespaceHandle,
     pub(crate) op: Op,
-    /// Logical blocks of a plain range.
-    pub(crate) blocks: u32,
+    /// Logical blocks of its range: those of the namespace when it is the whole of it.
+    pub(crate) blocks: u64,
+    /// Bytes in a block.
+    pub(crate) block_size: u32,
+    /// Bytes of the buffer that it works with, when it needs more than what it transfers.
+    pub(crate) scratch: u32,
+    pub(crate) work: Work,
+}
+
+/// How many block requests an I/O command makes, and of which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// One, of its operation on its range.
+    Once,
+    /// One for each range of Dataset Management.
+    Ranges,
+    /// Reads of one part after the other, whose data goes nowhere.
+    Verify,
+    /// Zeroes of one part of the namespace after the other.
+    ZeroAll,
+    /// A read and a write of one part after the other.
+    Copy,
+}
+
+/// How far a command of several requests has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Steps {
+    /// Copy: its ranges were checked, and are at the end of the buffer.
+    pub(crate) begun: bool,
+    /// The range that is next.
+    pub(crate) range: u32,
+    /// Copy: blocks of that range that are done.
+    pub(crate) in_range: u32,
+    /// Blocks that are done.
+    pub(crate) done: u64,
+    /// Blocks of the request in flight.
+    pub(crate) count: u32,
+    /// Copy: what was read waits to be written.
+    pub(crate) has_read: bool,
 }
 
 impl Plan {
     /// A command that is no block request.
     pub(crate) const fn admin(transfer: Transfer) -> Plan {
-        Plan { transfer, handle: NamespaceHandle(0), op: Op::Flush, blocks: 0 }
+        Plan {
+            transfer,
+            handle: NamespaceHandle(0),
+            op: Op::Flush,
+            blocks: 0,
+            block_size: 0,
+            scratch: 0,
+            work: Work::Once,
+        }
+    }
+
+    /// Bytes of the buffer that the command needs before it can start; zero is none.
+    pub(crate) fn buffer_len(&self) -> u32 {
+        match self.transfer {
+            Transfer::None => self.scratch,
+            Transfer::ToHost(len) | Transfer::FromHost(len) => len.max(self.scratch),
+        }
     }
 }
 
@@ -52,7 +105,7 @@ pub(crate) enum Phase {
     Ready,
     /// A request is in flight.
     Submitted,
-    /// An Asynchronous Event Request that waits for an event.
+    /// An Asynchronous Event Request that waits for an event, or an Abort for an I/O queue.
     Event,
     /// Its response waits to be sent.
     Done,
@@ -79,9 +132,14 @@ pub(crate) struct Command {
     pub(crate) summed: u32,
     /// A data digest did not match.
     pub(crate) corrupt: bool,
-    /// Dataset Management: the range that is next.
-    pub(crate) range: u32,
+    /// The operation of its request in flight, or of its last one.
+    pub(crate) doing: Op,
+    pub(crate) steps: Steps,
+    /// It ends when what is under way is here: a deferred abort.
+    pub(crate) aborted: bool,
     pub(crate) status: NvmeStatus,
+    /// The error log says more about its status.
+    pub(crate) more: bool,
     pub(crate) dw0: u32,
     pub(crate) dw1: u32,
     /// Connect with SQ flow control disabled answers with SQHD FFFFh.
@@ -102,8 +160,11 @@ impl Command {
             asked: false,
             summed: 0,
             corrupt: false,
-            range: 0,
+            doing: plan.op,
+            steps: Steps::default(),
+            aborted: false,
             status: NvmeStatus::SUCCESS,
+            more: false,
             dw0: 0,
             dw1: 0,
             sqhd_override: false,

@@ -20,6 +20,7 @@ use crate::limits::{
 use crate::receive::{ACCEPTS, Sink};
 use crate::registry::Hold;
 use crate::state::{Input, State};
+use crate::tally::Uncounted;
 use crate::target::{Snapshot, SubsystemView};
 use crate::transmit::{Out, TermReq};
 use crate::{Addresses, CloseReason, Event, NamespaceHandle, Target};
@@ -73,6 +74,7 @@ pub struct Connection {
     pub(crate) held: usize,
     pub(crate) batch: Option<BatchOut>,
     pub(crate) events: Fifo<Event>,
+    pub(crate) uncounted: Uncounted,
     /// The peer will say nothing more, or is not listened to any more.
     pub(crate) last_bytes: bool,
     /// What was left to say is given up.
@@ -94,6 +96,8 @@ pub(crate) struct Queue {
     pub(crate) entries: u16,
     pub(crate) flow_control: bool,
     pub(crate) sqhd: u16,
+    /// It was deleted: its QID is another's.
+    pub(crate) released: bool,
     /// `None` for discovery.
     pub(crate) subsystem: Option<Arc<SubsystemView>>,
 }
@@ -144,6 +148,7 @@ impl Connection {
             held: 0,
             batch: None,
             events: Fifo::new(EVENTS_MAX),
+            uncounted: Uncounted::default(),
             last_bytes: false,
             gave_up: false,
             stalled: false,
@@ -253,10 +258,12 @@ impl Connection {
             return;
         }
         self.refresh(cx);
+        self.hand_over(cx.now);
         self.advance(cx);
         self.start_ready(cx, requests);
         self.starved = (self.stalled || !self.waiting.is_empty()).then_some(cx.now);
         if self.state == State::Admin {
+            self.poll_aborts();
             self.poll_async_events();
         }
     }
@@ -406,6 +413,7 @@ impl Connection {
         // closes, so that the last PDU is not lost to a reset.
         self.last_bytes |= self.outbox.is_empty() && self.term.is_none();
         self.drop_commands();
+        self.release_queue();
         if let Some(queue) = &self.queue
             && queue.hold.qid == 0
         {
@@ -457,6 +465,7 @@ impl Connection {
         self.stalled = false;
         if let Some(controller) = &mut self.controller {
             controller.unpark_all();
+            controller.aborts.clear();
         }
         self.sink = Sink::Discard;
         let keeps_answers = self.state == State::Closing;
@@ -473,13 +482,26 @@ impl Connection {
         }
     }
 
+    /// Deletes the queue of a connection that ends, once nothing of it is at a device.
+    pub(crate) fn release_queue(&mut self) {
+        assert!(matches!(self.state, State::Closing | State::Draining));
+        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.released)
+            && self.in_flight == 0
+        {
+            queue.released = true;
+            self.target.registry().release(queue.hold);
+        }
+    }
+
     /// Leaves the controller and closes for good when nothing is in flight any more.
     pub(crate) fn settle(&mut self, _cx: Cx<'_>) {
         if self.state != State::Draining || self.in_flight > 0 {
             return;
         }
         assert!(self.commands.is_empty() && self.held == 0, "nothing is left when it is drained");
+        self.hand_over_all();
         if let Some(queue) = self.queue.take() {
+            assert!(queue.released, "a queue is deleted before its connection is over");
             self.target.registry().leave(queue.hold);
         }
         self.controller = None;
@@ -502,6 +524,7 @@ impl Connection {
         {
             self.end(cx, CloseReason::Controller);
         }
+        self.grant_aborts();
     }
 }
 

@@ -5,8 +5,12 @@ use nvme_spec::feature::{event_type, notice};
 use nvme_spec::property::{CAP, CC, CRTO, CSTS, VERSION_2_1, VS, cap, cc, csts};
 use nvme_spec::{NvmeStatus, StatusCode, lid, oaes};
 
+use crate::abort::Aborts;
+use crate::command::Phase;
 use crate::connection::Connection;
-use crate::limits::{ASYNC_EVENTS_MAX, QUEUE_ENTRIES_MAX};
+use crate::features::BEHAVIOR_LEN;
+use crate::framer::narrow;
+use crate::limits::{ASYNC_EVENTS_MAX, COMMANDS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS};
 use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, Identity};
 
 /// What a controller controls.
@@ -16,8 +20,14 @@ pub(crate) enum Kind {
     Discovery,
 }
 
-/// CAP.TO and CRTO.CRWMT, units of 500 ms. Enabling takes no time at all; this is for the host.
-const READY_TIMEOUT: u8 = 30;
+/// What CC asked for and takes its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// EN went to 0.
+    Reset,
+    /// SHN was set.
+    Shutdown,
+}
 
 /// The state of a controller that only its admin queue needs.
 #[derive(Debug)]
@@ -26,6 +36,8 @@ pub(crate) struct Controller {
     pub(crate) identity: Identity,
     cc: u32,
     csts: u32,
+    /// What is not complete before its I/O queues are quiet.
+    ending: Option<Ending>,
     /// Asynchronous Event Configuration.
     pub(crate) event_config: u32,
     /// Events that came up and were not reported.
@@ -35,10 +47,12 @@ pub(crate) struct Controller {
     /// Asynchronous Event Requests that wait, by their keys: the first `waiting_len`.
     waiting: [u32; ASYNC_EVENTS_MAX],
     waiting_len: usize,
+    /// Abort commands that wait for their I/O queue.
+    pub(crate) aborts: Aborts,
     /// What Timestamp was set to, in milliseconds, and when.
     pub(crate) timestamp: Option<(u64, Instant)>,
     /// The bytes of Host Behavior Support that mean something.
-    pub(crate) behavior: [u8; 4],
+    pub(crate) behavior: [u8; BEHAVIOR_LEN],
 }
 
 impl Controller {
@@ -48,19 +62,21 @@ impl Controller {
             identity,
             cc: 0,
             csts: 0,
+            ending: None,
             event_config: 0,
             pending: 0,
             masked: 0,
             waiting: [0; ASYNC_EVENTS_MAX],
             waiting_len: 0,
+            aborts: Aborts::default(),
             timestamp: None,
-            behavior: [0; 4],
+            behavior: [0; BEHAVIOR_LEN],
         }
     }
 
     /// Whether admin commands are processed.
     pub(crate) fn is_ready(&self) -> bool {
-        self.csts & csts::RDY != 0
+        self.csts & csts::RDY != 0 && self.ending != Some(Ending::Reset)
     }
 
     /// A property, if it exists with that size (0: 4 bytes, 1: 8 bytes).
@@ -72,7 +88,7 @@ impl Controller {
             VS => (u64::from(VERSION_2_1), 0),
             CC => (u64::from(self.cc), 0),
             CSTS => (u64::from(self.csts), 0),
-            CRTO => (u64::from(READY_TIMEOUT), 0),
+            CRTO => (READY_TIMEOUT, 0),
             _ => return None,
         };
         (size == its_size).then_some(value)
@@ -102,6 +118,15 @@ impl Controller {
     /// Forgets the requests that wait: their commands are gone.
     pub(crate) fn unpark_all(&mut self) {
         self.waiting_len = 0;
+    }
+
+    /// Takes one request out of those that wait; false when it is none of them.
+    pub(crate) fn unpark_one(&mut self, key: u32) -> bool {
+        let waiting = &mut self.waiting[..self.waiting_len];
+        let Some(at) = waiting.iter().position(|&waiting| waiting == key) else { return false };
+        waiting.copy_within(at + 1.., at);
+        self.waiting_len -= 1;
+        true
     }
 
     fn unpark(&mut self) -> Option<u32> {
@@ -138,6 +163,10 @@ impl Controller {
     }
 }
 
+/// CAP.TO and CRTO.CRWMT, units of 500 ms: a reset waits for what is at the devices.
+const READY_TIMEOUT: u64 = QUIESCE_MS.div_ceil(500);
+const _: () = assert!(READY_TIMEOUT <= 0xff);
+
 /// DW0 of an asynchronous event: type, information, log page.
 fn notice_of(information: u32, log_page: u8) -> u32 {
     event_type::NOTICE | information << 8 | u32::from(log_page) << 16
@@ -149,7 +178,7 @@ fn capabilities() -> u64 {
     //# message-based controllers set CQR; revision 2 and later set CRMS.CRWMS
     u64::from(QUEUE_ENTRIES_MAX - 1) << cap::MQES_SHIFT
         | cap::CQR
-        | u64::from(READY_TIMEOUT) << cap::TO_SHIFT
+        | READY_TIMEOUT << cap::TO_SHIFT
         | cap::CSS_NVM
         | cap::CSS_IOCSS
         | cap::CRWMS
@@ -175,31 +204,58 @@ impl Connection {
         let controller = self.controller.as_mut().expect("an admin queue has its controller");
         let before = std::mem::replace(&mut controller.cc, value);
         let (was, is) = (before & cc::EN != 0, value & cc::EN != 0);
+        let shut = |value: u32| value >> cc::SHN_SHIFT & 3 != 0;
         if !was && is {
             let refused = controller.kind == Kind::Io && unsupported(value);
             controller.csts = if refused { csts::CFS } else { csts::RDY };
+            controller.ending = None;
             if !refused {
                 self.target.registry().enable(queue.hold);
             }
         }
         if was && !is {
-            controller.csts = 0;
-            controller.event_config = 0;
-            (controller.pending, controller.masked) = (0, 0);
+            self.reset();
+        } else if shut(value) && !shut(before) {
             self.target.registry().disable(queue.hold);
-            // A reset ends the outstanding requests for events without a completion.
-            while let Some(key) = self.controller.as_mut().and_then(Controller::unpark) {
+            controller.csts = controller.csts & !csts::SHST_MASK | csts::SHST_OCCURRING;
+            controller.ending = Some(Ending::Shutdown);
+        }
+        self.finish_ending();
+    }
+
+    /// A controller level reset: what the host set is forgotten, its I/O queues close.
+    fn reset(&mut self) {
+        let queue = self.queue.as_ref().expect("an admin queue is connected");
+        self.target.registry().disable(queue.hold);
+        let controller = self.controller.as_mut().expect("an admin queue has its controller");
+        controller.ending = Some(Ending::Reset);
+        controller.event_config = 0;
+        (controller.pending, controller.masked) = (0, 0);
+        controller.behavior = [0; BEHAVIOR_LEN];
+        controller.unpark_all();
+        controller.aborts.clear();
+        // A reset ends outstanding admin commands without a completion.
+        for key in 0..narrow(COMMANDS_MAX) {
+            if self.commands.get(key).is_some_and(|command| command.phase == Phase::Event) {
                 self.drop_command(key);
             }
         }
-        let controller = self.controller.as_mut().expect("an admin queue has its controller");
-        //= NVMe-Base 2.1 §3.1.4.6
-        //# SHST tells when shutdown processing is complete: nothing is volatile, so at once
-        if value >> cc::SHN_SHIFT & 3 != 0 {
-            controller.csts = controller.csts & !csts::SHST_MASK | csts::SHST_COMPLETE;
-        } else if is {
-            controller.csts &= !csts::SHST_MASK;
+    }
+
+    /// Ends a reset or a shutdown once nothing of the controller's is under way any more.
+    //= NVMe-Base 2.1 §3.1.4.6
+    //# RDY 0, and SHST complete, tell that no earlier command has an effect any more
+    pub(crate) fn finish_ending(&mut self) {
+        let (Some(queue), Some(controller)) = (&self.queue, &mut self.controller) else { return };
+        let Some(ending) = controller.ending else { return };
+        if !self.target.registry().is_quiet(queue.hold) {
+            return;
         }
+        controller.ending = None;
+        controller.csts = match ending {
+            Ending::Reset => 0,
+            Ending::Shutdown => controller.csts & !csts::SHST_MASK | csts::SHST_COMPLETE,
+        };
     }
 
     /// Completes Asynchronous Event Requests for what came up.
@@ -218,7 +274,7 @@ impl Connection {
         let controller = self.controller.as_mut().expect("an admin queue has its controller");
         if controller.park(key) {
             let command = self.commands.get_mut(key).expect("ready commands exist");
-            command.phase = crate::command::Phase::Event;
+            command.phase = Phase::Event;
         } else {
             self.answer(key, NvmeStatus::never(StatusCode::ASYNC_EVENT_LIMIT_EXCEEDED));
         }

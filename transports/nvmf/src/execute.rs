@@ -1,10 +1,10 @@
 //! How commands run: a buffer, a request or an answer, and the end.
 
 use bdev::{Completion, Data, Fifo, Request, Tag};
-use nvme_spec::{NvmeStatus, opcode};
+use nvme_spec::{NvmeStatus, StatusCode, opcode};
 
 use crate::NamespaceHandle;
-use crate::command::{Phase, Segment, Transfer};
+use crate::command::{Phase, Segment, Transfer, Work};
 use crate::connection::{Connection, Cx};
 use crate::io;
 use crate::limits::TAG_COMMAND_BITS;
@@ -65,19 +65,17 @@ impl Connection {
     /// Gives a command its buffer, and has it filled; false when there is none.
     fn give_buffer(&mut self, cx: Cx<'_>, key: u32) -> bool {
         let command = self.commands.get(key).expect("waiting commands exist");
-        let (len, from_host) = match command.plan.transfer {
-            Transfer::FromHost(len) => (len, true),
-            Transfer::ToHost(len) => (len, false),
-            Transfer::None => unreachable!("without data nothing waits for a buffer"),
-        };
-        let Some(buf) = self.take_buffer(cx, len as usize) else { return false };
+        let plan = command.plan;
+        assert!(plan.buffer_len() > 0, "what needs no buffer waits for none");
+        let Some(buf) = self.take_buffer(cx, plan.buffer_len() as usize) else { return false };
         let command = self.commands.get_mut(key).expect("waiting commands exist");
         command.held = buf.capacity();
         command.segment = Segment::Filling(buf);
-        if from_host {
-            self.ask(cx, key, len);
-        } else {
-            self.ready.push(key).expect("one entry per command");
+        match plan.transfer {
+            Transfer::FromHost(len) => self.ask(cx, key, len),
+            Transfer::ToHost(_) | Transfer::None => {
+                self.ready.push(key).expect("one entry per command");
+            }
         }
         true
     }
@@ -101,12 +99,21 @@ impl Connection {
         }
         let tag = Tag(self.index << TAG_COMMAND_BITS | key);
         let command = self.commands.get_mut(key).expect("ready commands exist");
-        let Some(request) = io::next_request(command, tag) else {
-            self.answer(key, NvmeStatus::SUCCESS);
-            return true;
+        assert!(!command.aborted, "a deferred abort ends a command before its next request");
+        let queue = self.queue.as_ref().expect("an I/O queue is connected");
+        let view = queue.subsystem.as_ref().expect("I/O queues belong to a subsystem");
+        let (handle, request) = match io::next_request(command, view, tag) {
+            Ok(Some(next)) => next,
+            Ok(None) => {
+                self.answer(key, NvmeStatus::SUCCESS);
+                return true;
+            }
+            Err(status) => {
+                self.answer(key, status);
+                return true;
+            }
         };
-        command.phase = Phase::Submitted;
-        let handle = command.plan.handle;
+        (command.phase, command.doing) = (Phase::Submitted, request.op);
         requests.push((handle, request)).expect("there was room");
         self.in_flight += 1;
         true
@@ -120,18 +127,26 @@ impl Connection {
         self.in_flight -= 1;
         if matches!(self.state, State::Closing | State::Draining) {
             self.drop_command(key);
+            self.release_queue();
             return;
         }
         self.progress = self.progress.max(cx.now);
-        let status = nvme_status(command.plan.op, completion.status);
+        let status = nvme_status(command.doing, completion.status);
         match completion.data {
-            Data::Into(buf) if status.is_success() => {
-                command.segment = Segment::Filled(buf.freeze())
+            // A buffer that is filled again, or not at all.
+            Data::Into(buf) if command.plan.work == Work::Verify || !status.is_success() => {
+                command.segment = Segment::Filling(buf);
             }
-            Data::From(buf) if command.reserved => command.segment = Segment::Filled(buf),
-            _ => (),
+            Data::Into(buf) => command.segment = Segment::Filled(buf.freeze()),
+            Data::From(buf) => command.segment = Segment::Filled(buf),
+            Data::None => (),
         }
-        if status.is_success() && io::has_more(command) {
+        let more = io::has_more(command, status.is_success());
+        if more && command.aborted {
+            io::stop(command);
+            return self.answer(key, NvmeStatus::again(StatusCode::ABORT_REQUESTED));
+        }
+        if more {
             command.phase = Phase::Ready;
             self.ready.push(key).expect("one entry per command");
             return;
@@ -141,10 +156,11 @@ impl Connection {
 
     /// Ends a command: its response is queued, its buffer kept only if it goes to the host.
     pub(crate) fn answer(&mut self, key: u32, status: NvmeStatus) {
+        let more = self.note_end(key, status);
         let command = self.commands.get_mut(key).expect("answered commands exist");
         assert_ne!(command.phase, Phase::Done, "answered once");
         command.phase = Phase::Done;
-        command.status = status;
+        (command.status, command.more) = (status, more);
         let to_host = matches!(command.plan.transfer, Transfer::ToHost(_));
         if !(to_host && status.is_success()) {
             let segment = std::mem::take(&mut command.segment);

@@ -148,7 +148,8 @@ impl Connection {
             qid => self.join_controller(qid, data.cntlid.get(), &identity)?,
         };
         let flow_control = sqe.cattr & cattr::DISABLE_SQ_FLOW_CONTROL == 0;
-        self.queue = Some(Queue { hold, entries, flow_control, sqhd: 0, subsystem });
+        self.queue =
+            Some(Queue { hold, entries, flow_control, sqhd: 0, released: false, subsystem });
         let (cntlid, qid, subsystem) = (hold.cntlid(), hold.qid, identity.subsystem);
         self.event(Event::Connected { cntlid, qid, hostnqn, subsystem });
         Ok(hold)
@@ -200,6 +201,7 @@ impl Connection {
     }
 
     fn property_get(&mut self, key: u32, sqe: PropertyGetSqe) {
+        self.finish_ending();
         let controller = self.controller.as_ref().expect("an admin queue has its controller");
         match controller.property(sqe.offset.get(), sqe.attrib & 0x07) {
             Some(value) => {

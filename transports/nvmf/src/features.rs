@@ -7,11 +7,16 @@ use crate::admin::page_of;
 use crate::command::Transfer;
 use crate::connection::{Connection, Cx};
 use crate::controller::Kind;
+use crate::copy;
 use crate::framer::narrow;
 use crate::limits::{IO_QUEUES_MAX, NS_PER_MS};
 
 /// EXHID: the host wants its 16-byte identifier.
 const EXTENDED_HOST_ID: u32 = 1;
+
+/// Bytes of Host Behavior Support that mean something: up to CDFE.
+pub(crate) const BEHAVIOR_LEN: usize = CDFE + 2;
+const CDFE: usize = feature::HOST_BEHAVIOR_CDFE;
 
 /// Timestamp origin: set by Set Features since the last reset.
 const TIMESTAMP_SET: u8 = 1 << 1;
@@ -123,7 +128,7 @@ impl Connection {
                 page[6] = if controller.timestamp.is_some() { TIMESTAMP_SET } else { 0 };
             }
             feature::HOST_BEHAVIOR if default => (),
-            feature::HOST_BEHAVIOR => page[..4].copy_from_slice(&controller.behavior),
+            feature::HOST_BEHAVIOR => page[..BEHAVIOR_LEN].copy_from_slice(&controller.behavior),
             _ => page.copy_from_slice(&controller.identity.hostid.0),
         }
         self.answer_filled(key);
@@ -180,7 +185,15 @@ impl Connection {
                 controller.timestamp = Some((u64::from_le_bytes(ms), cx.now));
             }
             feature::HOST_BEHAVIOR => {
-                controller.behavior.copy_from_slice(&data[..4]);
+                let formats = u16::from_le_bytes([data[CDFE], data[CDFE + 1]]);
+                //= NVMe-Base 2.1 §5.1.25
+                //# CDFE enables only formats that are supported
+                if u32::from(formats) & !copy::FORMATS_TO_ENABLE != 0 {
+                    return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD));
+                }
+                controller.behavior.copy_from_slice(&data[..BEHAVIOR_LEN]);
+                let registry = self.target.registry();
+                registry.set_copy_formats(queue.hold, u32::from(formats));
             }
             _ => unreachable!("support lists what can be changed"),
         }

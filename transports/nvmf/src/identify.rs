@@ -9,12 +9,13 @@ use nvme_spec::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Nqn;
 use crate::config::Namespace;
 use crate::limits::{
-    ASYNC_EVENTS_MAX, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX,
+    ABORTS_MAX, ASYNC_EVENTS_MAX, COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX,
+    ERRORS_KEPT, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, VSL,
 };
 use crate::target::SubsystemView;
+use crate::{Nqn, copy};
 
 /// Bytes of every Identify data structure.
 pub(crate) const IDENTIFY_LEN: u32 = 4096;
@@ -25,10 +26,11 @@ pub(crate) const ANA_GROUP: u32 = 1;
 const MODEL: &str = "Holdfast";
 const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 
-/// Bytes in which the store works: what hosts should align to.
+/// Bytes in which the store writes and sums: smaller writes read what is around them first.
 const PREFERRED_BYTES: u32 = 4096;
-/// Bytes of a write that the store takes best.
-const OPTIMAL_WRITE_BYTES: u32 = 64 << 10;
+/// Bytes in which the store takes and gives back space: a write of a whole one goes straight to its
+/// place, and blocks that are deallocated free nothing before all of theirs are.
+const EXTENT_BYTES: u32 = 64 << 10;
 
 /// Bytes in a block of the formats there are, the largest last.
 const FORMATS: [u32; 2] = [512, 4096];
@@ -114,7 +116,7 @@ fn fill_controller(subject: &Subject<'_>, page: &mut IdentifyController) {
     page.ver = U32::new(VERSION_2_1);
     page.oaes = U32::new(subject.events);
     page.ctratt = U32::new(ctratt::HOST_ID_128 | ctratt::TRAFFIC_KEEP_ALIVE);
-    page.acl = 3;
+    page.acl = u8::try_from(ABORTS_MAX - 1).expect("a few");
     page.aerl = u8::try_from(ASYNC_EVENTS_MAX - 1).expect("a few");
     page.lpa = lpa::EXTENDED_DATA;
     page.kas = U16::new(KAS);
@@ -139,6 +141,8 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
     // One read-only firmware slot.
     page.frmw = 1 << 1 | 1;
     page.lpa |= lpa::EFFECTS | lpa::MISCELLANEOUS;
+    page.elpe = u8::try_from(ERRORS_KEPT - 1).expect("a few");
+    page.cqt = U16::new(u16::try_from(QUIESCE_MS).expect("about a minute"));
     page.anatt = 10;
     // The optimized state is reported, and ANAGRPID does not change.
     page.anacap = 1 << 6 | 1;
@@ -153,7 +157,10 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
             | oncs::DATASET_MANAGEMENT
             | oncs::WRITE_ZEROES
             | oncs::SAVE_SELECT
-            | oncs::TIMESTAMP,
+            | oncs::TIMESTAMP
+            | oncs::VERIFY
+            | oncs::COPY
+            | oncs::NAMESPACE_ZEROES,
     );
     // No volatile write cache; a flush names one namespace (bits 2:1 are 10b).
     page.vwc = 0b10 << 1;
@@ -166,6 +173,7 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
     let atomic = view.namespaces().map(atomic).min().unwrap_or(1).max(1) - 1;
     page.awun = U16::new(u16::try_from(atomic).unwrap_or(u16::MAX));
     page.awupf = page.awun;
+    page.cdfs = U16::new(copy::FORMATS);
     page.subnqn = view.nqn.to_field();
     //= NVMe-TCP 1.1 §3.3
     //# in-capsule data starts right behind the entry: ICDOFF is 0
@@ -177,9 +185,15 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
 }
 
 fn fill_controller_nvm(page: &mut IdentifyControllerNvm) {
-    // Zero is no limit: neither on Write Zeroes nor on the ranges of Dataset Management.
+    //= NVMe-NVM 1.1 §3.3.5
+    //# with Verify in ONCS a longer one than VSL is taken and may be delayed
+    page.vsl = VSL;
+    //= NVMe-NVM 1.1 §3.3.8
+    //# zero in WZSL reports no limit
     page.wzsl = 0;
-    page.dmrl = 0;
+    //= NVMe-NVM 1.1 §3.3.3
+    //# all three zero: as many ranges of any size as a command can name are processed
+    (page.dmrl, page.dmrsl, page.dmsl) = (0, U32::new(0), U64::new(0));
 }
 
 fn format_of(block_size: u32) -> LbaFormat {
@@ -216,10 +230,13 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
         let count = (bytes / namespace.block_size).max(1) - 1;
         U16::new(u16::try_from(count).expect("a few kilobytes"))
     };
-    let preferred = blocks(PREFERRED_BYTES);
+    let (preferred, extent) = (blocks(PREFERRED_BYTES), blocks(EXTENT_BYTES));
     (page.npwg, page.npwa) = (preferred, preferred);
-    (page.npdg, page.npda) = (preferred, preferred);
-    page.nows = blocks(OPTIMAL_WRITE_BYTES);
+    (page.npdg, page.npda) = (extent, extent);
+    page.nows = extent;
+    page.mssrl = U16::new(COPY_RANGE_BLOCKS_MAX);
+    page.mcl = U32::new(COPY_BLOCKS_MAX);
+    page.msrc = u8::try_from(COPY_RANGES_MAX - 1).expect("at most 256");
     page.anagrpid = U32::new(ANA_GROUP);
     page.nvmcap[..8]
         .copy_from_slice(&(namespace.blocks * u64::from(namespace.block_size)).to_le_bytes());

@@ -20,8 +20,10 @@
 //! | `framer`, `digest` | bytes to checked PDUs, for both sides |
 //! | `receive`, `execute`, `transmit` | commands in, commands done, responses out |
 //! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown, events |
-//! | `admin`, `identify`, `logs`, `features`, `discovery` | the admin commands |
-//! | `io`, `status` | I/O commands as block requests, and their statuses: the only place |
+//! | `admin`, `abort`, `identify`, `logs`, `features`, `discovery` | the admin commands |
+//! | `tally` | what failed, and what was read and written |
+//! | `commands` | which commands there are, and what they change |
+//! | `io`, `copy`, `status` | I/O commands as block requests, and their statuses: the only place |
 //! | [`initiator`] | the host's side, from the same codec |
 //!
 //! # What holds
@@ -41,9 +43,9 @@
 //! # What it is not
 //!
 //! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
-//! no reservations, fused commands, Verify or Copy yet: they are refused as the
-//! specification asks and announced nowhere. Asymmetric access reports one group that is always
-//! optimized.
+//! no reservations or fused commands yet: they are refused as the specification asks and announced
+//! nowhere. No block can be marked as uncorrectable (ADR 100). Asymmetric access reports one group
+//! that is always optimized.
 //!
 //! # Example
 //!
@@ -105,11 +107,14 @@
 
 #![forbid(unsafe_code)]
 
+mod abort;
 mod admin;
 mod command;
+mod commands;
 mod config;
 mod connection;
 mod controller;
+mod copy;
 mod digest;
 mod discovery;
 mod event;
@@ -127,6 +132,7 @@ mod receive;
 mod registry;
 mod state;
 mod status;
+mod tally;
 mod target;
 mod transmit;
 
@@ -135,10 +141,11 @@ pub use connection::{Connection, Cx};
 pub use event::{CloseReason, Event};
 pub use framer::Digests;
 pub use limits::{
-    ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
-    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX,
-    IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, RECEIVE_SEGMENT,
-    SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, SUBSYSTEMS_MAX, TRANSFER_MAX,
+    ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
+    COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS,
+    ERRORS_KEPT, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX,
+    KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT,
+    SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX, TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

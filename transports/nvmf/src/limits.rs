@@ -48,6 +48,35 @@ pub const TRANSFER_MAX: u32 = 1 << 20;
 /// MDTS: the power of two, in 4 KiB pages, of [`TRANSFER_MAX`].
 pub(crate) const MDTS: u8 = 8;
 
+/// Bytes of the buffer with which a command goes through more than a transfer: the parts of Verify
+/// and Copy are no longer.
+///
+/// One request of a command is in flight at a time: a long one has no more of the device than a
+/// host that waits for each read.
+pub const STEP_BUFFER: u32 = 256 << 10;
+
+/// Bytes of the destination at whose multiples the parts of a Copy end, where they can: the extent
+/// of a store.
+pub(crate) const COPY_STRIDE: u32 = 64 << 10;
+
+/// Source ranges of a Copy: MSRC, which is 0's based, plus one.
+///
+/// More fail with Command Size Limit Exceeded, as beyond the next two.
+pub const COPY_RANGES_MAX: u32 = 128;
+
+/// Blocks of one source range of a Copy: MSSRL.
+pub const COPY_RANGE_BLOCKS_MAX: u16 = 32768;
+
+/// Blocks of a Copy: MCL.
+pub const COPY_BLOCKS_MAX: u32 = 65536;
+
+/// Blocks of the parts in which a whole namespace is zeroed.
+pub(crate) const ZERO_BLOCKS_STEP: u32 = 1 << 24;
+
+/// VSL: the power of two, in 4 KiB pages, of [`STEP_BUFFER`]. A longer Verify is done in parts, so
+/// it takes longer: that is what the field says.
+pub(crate) const VSL: u8 = 6;
+
 /// Bytes of data in one H2CData PDU: MAXH2CDATA.
 ///
 /// A longer one ends the connection (Data Transfer Limit Exceeded).
@@ -66,10 +95,27 @@ pub const RECEIVE_SEGMENT: usize = 64 << 10;
 /// When this much of a PDU's data is still missing it is received into its own segment directly.
 pub const DIRECT_RECEIVE_MIN: u32 = 16 << 10;
 
+/// Failed commands that a controller remembers for its error log: ELPE plus one. Older ones are
+/// forgotten.
+pub const ERRORS_KEPT: usize = 32;
+
 /// Asynchronous Event Requests outstanding on a controller, AERL plus one.
 ///
 /// The next one fails with Asynchronous Event Request Limit Exceeded.
 pub const ASYNC_EVENTS_MAX: usize = 4;
+
+/// Milliseconds in which what a controller has at the devices ends, after its connections did: CQT
+/// says so, and CAP.TO and CRTO follow it.
+///
+/// It is what the store behind promises: a write waits at most 20 s for its turn, and a device
+/// that says nothing for 30 s is given up. Limits of a volume that hold requests back
+/// longer than that come on top.
+pub const QUIESCE_MS: u64 = 60_000;
+
+/// Abort commands of a controller that wait for an I/O queue, ACL plus one.
+///
+/// The next one fails with Abort Command Limit Exceeded.
+pub const ABORTS_MAX: usize = 4;
 
 /// Nanoseconds in a millisecond.
 pub(crate) const NS_PER_MS: u64 = 1_000_000;
@@ -111,6 +157,10 @@ const _: () = assert!(COMMANDS_MAX <= 1 << TAG_COMMAND_BITS);
 const _: () = assert!(TRANSFER_MAX == 4096 << MDTS);
 const _: () = assert!(TRANSFER_MAX == bdev::REQUEST_BYTES_MAX);
 const _: () = assert!(H2C_DATA_MAX >= 4096 && H2C_DATA_MAX.is_multiple_of(4));
+const _: () = assert!(STEP_BUFFER == 4096 << VSL);
+// The descriptors fit a capsule, and leave room for data in the smallest buffer: the reserve.
+const _: () = assert!(COPY_RANGES_MAX * 40 <= IN_CAPSULE_MAX);
+const _: () = assert!(COPY_RANGES_MAX * 40 + 4096 <= 16 << 10);
 const _: () = assert!(HELD_BYTES_MAX >= TRANSFER_MAX as usize);
 const _: () = assert!(CONTROLLERS_MAX <= nvme_spec::CNTLID_MAX as usize);
 const _: () = assert!(NAMESPACES_MAX <= 1024); // CNS 02h answers with one list.

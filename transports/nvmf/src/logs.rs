@@ -2,19 +2,20 @@
 
 use std::net::SocketAddr;
 
+use bdev::Instant;
 use nvme_spec::{
     AnaGroupDescriptor, AnaHeader, ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog,
     FirmwareSlots, NvmeStatus, SmartLog, Sqe, StatusCode, SupportedLogPages, U16, U32, U64,
-    ana_state, csi, effects, fid_effects, lid, opcode,
+    ana_state, csi, effects, fid_effects, lid,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::Kind;
 use crate::identify::{ANA_GROUP, text};
-use crate::limits::NAMESPACES_MAX;
+use crate::limits::{ERRORS_KEPT, NAMESPACES_MAX};
 use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, Hold, Identity, Registry};
 use crate::target::{Snapshot, SubsystemView};
-use crate::{discovery, features};
+use crate::{commands, discovery, features};
 
 /// Log pages of I/O controllers.
 const IO_PAGES: [u8; 8] = [
@@ -30,6 +31,8 @@ const IO_PAGES: [u8; 8] = [
 
 /// Log pages of discovery controllers.
 const DISCOVERY_PAGES: [u8; 2] = [lid::SUPPORTED, lid::DISCOVERY];
+
+const NS_PER_HOUR: u64 = 3600 * 1_000_000_000;
 
 /// What a Get Log Page asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ pub(crate) struct Source<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) identity: &'a Identity,
     pub(crate) local: SocketAddr,
+    pub(crate) now: Instant,
 }
 
 /// A part of a log page: what lies at an offset of the page is put in its place, or dropped.
@@ -128,17 +132,17 @@ pub(crate) fn fill_io(
     page: &mut [u8],
 ) -> Result<u32, NvmeStatus> {
     let view = source.view.expect("I/O controllers belong to a subsystem");
+    check_page(&IO_PAGES, request.lid)?;
     match request.lid {
         lid::SUPPORTED => put_whole(request, page, &supported(&IO_PAGES))?,
-        // Nothing is logged: the one entry says so by its zero count.
-        lid::ERROR => put_whole(request, page, &ErrorEntry::new_zeroed())?,
+        lid::ERROR => errors(source, request, page)?,
         lid::SMART => {
             //= NVMe-Base 2.1 §5.1.12
             //# SMART per namespace is not offered (LPA bit 0)
             if !matches!(request.nsid, 0 | u32::MAX) {
                 return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
             }
-            put_whole(request, page, &smart())?;
+            put_whole(request, page, &smart(source))?;
         }
         lid::FIRMWARE_SLOT => put_whole(request, page, &firmware())?,
         lid::CHANGED_NAMESPACES => {
@@ -151,7 +155,7 @@ pub(crate) fn fill_io(
         lid::EFFECTS => put_whole(request, page, &io_effects())?,
         lid::FID_EFFECTS => put_whole(request, page, &feature_effects())?,
         lid::ANA => ana(source, view, request, page)?,
-        _ => return Err(NvmeStatus::never(StatusCode::INVALID_LOG_PAGE)),
+        _ => unreachable!("the table has no other page"),
     }
     Ok(0)
 }
@@ -162,6 +166,7 @@ pub(crate) fn fill_discovery(
     request: &LogRequest,
     page: &mut [u8],
 ) -> Result<u32, NvmeStatus> {
+    check_page(&DISCOVERY_PAGES, request.lid)?;
     match request.lid {
         lid::SUPPORTED => put_whole(request, page, &supported(&DISCOVERY_PAGES))?,
         lid::DISCOVERY => {
@@ -171,9 +176,15 @@ pub(crate) fn fill_discovery(
             discovery::fill(source.snapshot, host, source.local, &mut window);
             return Ok(EVENT_DISCOVERY);
         }
-        _ => return Err(NvmeStatus::never(StatusCode::INVALID_LOG_PAGE)),
+        _ => unreachable!("the table has no other page"),
     }
     Ok(0)
+}
+
+/// Refuses a page that the table, which LID 00h is made of, does not have.
+fn check_page(pages: &[u8], lid: u8) -> Result<(), NvmeStatus> {
+    let known = pages.contains(&lid);
+    if known { Ok(()) } else { Err(NvmeStatus::never(StatusCode::INVALID_LOG_PAGE)) }
 }
 
 fn supported(pages: &[u8]) -> SupportedLogPages {
@@ -184,10 +195,30 @@ fn supported(pages: &[u8]) -> SupportedLogPages {
     log
 }
 
-fn smart() -> SmartLog {
+fn errors(source: &Source<'_>, request: &LogRequest, page: &mut [u8]) -> Result<(), NvmeStatus> {
+    const ENTRY: usize = size_of::<ErrorEntry>();
+    let mut window = window(request, page, ERRORS_KEPT * ENTRY)?;
+    for (at, entry) in source.registry.errors(source.hold).entries().enumerate() {
+        window.put((at * ENTRY) as u64, entry.as_bytes());
+    }
+    Ok(())
+}
+
+fn smart(source: &Source<'_>) -> SmartLog {
+    let wide = |value: u64| u128::from(value).to_le_bytes();
+    // Thousands of 512 bytes, rounded up.
+    let units = |bytes: u64| wide(bytes.div_ceil(512_000));
+    let traffic = source.registry.traffic(source.hold);
+    let age = source.now.as_ns().saturating_sub(source.registry.created(source.hold).as_ns());
     let mut log = SmartLog::new_zeroed();
-    // A controller without a body: no temperature, no wear.
+    // A controller without a body: no temperature, no wear, and no power but its association's.
     log.available_spare = 100;
+    log.data_units_read = units(traffic.read_bytes);
+    log.data_units_written = units(traffic.written_bytes);
+    log.host_reads = wide(traffic.reads);
+    log.host_writes = wide(traffic.writes);
+    log.power_on_hours = wide(age / NS_PER_HOUR);
+    log.error_entries = wide(source.registry.errors(source.hold).count());
     log
 }
 
@@ -212,27 +243,11 @@ fn changed(source: &Source<'_>, clear: bool) -> ChangedNamespaces {
 }
 
 fn io_effects() -> EffectsLog {
-    use opcode::{admin, nvm};
     let mut log = EffectsLog::new_zeroed();
-    let set = |table: &mut [U32; 256], opcode: u8, bits: u32| {
-        table[usize::from(opcode)] = U32::new(effects::SUPPORTED | bits);
-    };
-    for opcode in [
-        admin::GET_LOG_PAGE,
-        admin::IDENTIFY,
-        admin::ABORT,
-        admin::SET_FEATURES,
-        admin::GET_FEATURES,
-        admin::ASYNC_EVENT,
-        admin::KEEP_ALIVE,
-    ] {
-        set(&mut log.acs, opcode, 0);
-    }
-    for opcode in [nvm::FLUSH, nvm::READ, nvm::COMPARE] {
-        set(&mut log.iocs, opcode, 0);
-    }
-    for opcode in [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT] {
-        set(&mut log.iocs, opcode, effects::BLOCKS_CHANGE);
+    for (table, rows) in [(&mut log.acs, commands::ADMIN), (&mut log.iocs, commands::IO)] {
+        for &(opcode, bits) in rows {
+            table[usize::from(opcode)] = U32::new(effects::SUPPORTED | bits);
+        }
     }
     log
 }

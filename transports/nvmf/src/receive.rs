@@ -133,8 +133,9 @@ impl Connection {
         let in_capsule = matches!(planned, Ok((_, Carrier::Capsule)));
         let mut reserved = false;
         let mut buf = None;
-        if in_capsule {
-            buf = self.take_buffer(cx, head.data_len as usize);
+        if let (true, Ok((plan, _))) = (in_capsule, &planned) {
+            let len = plan.buffer_len().max(head.data_len);
+            buf = self.take_buffer(cx, len as usize);
             if buf.is_none() {
                 buf = self.reserve.take();
                 reserved = true;
@@ -163,7 +164,7 @@ impl Connection {
         } else if in_capsule {
             self.receiving += 1;
         } else {
-            let needs_buffer = plan.transfer != Transfer::None;
+            let needs_buffer = plan.buffer_len() > 0;
             let line = if needs_buffer { &mut self.waiting } else { &mut self.ready };
             line.push(key).expect("one entry per command");
         }
@@ -181,7 +182,8 @@ impl Connection {
         match (self.state, &self.queue) {
             (State::Io, Some(queue)) => {
                 let view = queue.subsystem.as_ref().expect("I/O queues belong to a subsystem");
-                io::plan(sqe, view)
+                let copy_formats = self.target.registry().copy_formats(queue.hold);
+                io::plan(sqe, view, copy_formats)
             }
             (State::Admin, Some(_)) => admin::plan(sqe),
             //= NVMe-Base 2.1 §3.3.2
@@ -266,6 +268,9 @@ impl Connection {
         command.phase = Phase::Ready;
         if let Segment::Filling(buf) = &mut command.segment {
             buf.mark_summed(command.summed as usize);
+        }
+        if command.aborted {
+            return self.answer(key, NvmeStatus::again(StatusCode::ABORT_REQUESTED));
         }
         if command.corrupt {
             //= NVMe-TCP 1.1 §3.6.1.2

@@ -1,7 +1,8 @@
 //! Live controllers: a fixed table that admin and I/O connections of all shards share.
 //!
-//! Per-command reads are relaxed atomics of one slot. The mutex of a slot is taken on connect,
-//! disconnect, configuration changes and log 04h: never for an I/O command.
+//! Per-command reads are relaxed atomics of one slot. The mutexes of a slot are taken on connect,
+//! disconnect, configuration changes, log pages and failed commands: never for an I/O that
+//! succeeds.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +10,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use bdev::Instant;
 
-use crate::limits::{CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, NS_PER_MS};
+use crate::abort::{Wish, WishError};
+use crate::limits::{
+    ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, NS_PER_MS,
+};
+use crate::tally::{ErrorLog, Failure, Traffic};
 use crate::{HostId, Nqn};
 
 /// Event: an attached namespace came, went or changed.
@@ -65,10 +70,19 @@ struct Slot {
     /// Changes when the controller dies, so that its admin connection closes.
     life: AtomicU32,
     events: AtomicU32,
+    /// Wishes to abort that an I/O queue has not decided.
+    wishes: AtomicU32,
     enabled: AtomicU32,
     kato_ms: AtomicU32,
+    /// Formats of Copy's descriptors that the host enabled.
+    copy_formats: AtomicU32,
     last_seen_ns: AtomicU64,
+    created_ns: AtomicU64,
     cold: Mutex<Cold>,
+    /// Taken when a command fails, and when somebody asks.
+    errors: Mutex<ErrorLog>,
+    /// Taken when a connection hands over what it counted, and when somebody asks.
+    traffic: Mutex<Traffic>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +94,7 @@ struct Cold {
     queues: u128,
     queues_granted: u16,
     changed: NsidSet,
+    wishes: [Option<Wish>; ABORTS_MAX],
 }
 
 const _: () = assert!(IO_QUEUES_MAX < 128);
@@ -130,8 +145,13 @@ impl Registry {
             }
             *cold = Cold { users: 1, identity: Some(identity), ..Cold::default() };
             cold.queues_granted = IO_QUEUES_MAX;
+            *lock(&slot.errors) = ErrorLog::default();
+            *lock(&slot.traffic) = Traffic::default();
+            slot.created_ns.store(now.as_ns(), Ordering::Relaxed);
             slot.events.store(0, Ordering::Relaxed);
+            slot.wishes.store(0, Ordering::Relaxed);
             slot.enabled.store(0, Ordering::Relaxed);
+            slot.copy_formats.store(0, Ordering::Relaxed);
             slot.kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
             slot.last_seen_ns.store(now.as_ns(), Ordering::Relaxed);
             Some(slot.hold(index, 0))
@@ -172,6 +192,16 @@ impl Registry {
         Ok(slot.hold(index, qid))
     }
 
+    /// The queue is deleted: its connection ends, and nothing of it is at a device any more. Its
+    /// QID is free, the hold is still to be given back.
+    pub(crate) fn release(&self, hold: Hold) {
+        if hold.qid != 0 {
+            let mut cold = self.slot(hold).cold();
+            assert!(cold.queues & 1u128 << hold.qid != 0, "a queue is deleted once");
+            cold.queues &= !(1u128 << hold.qid);
+        }
+    }
+
     /// Gives a hold back. The controller dies with its admin queue.
     pub(crate) fn leave(&self, hold: Hold) {
         let slot = self.slot(hold);
@@ -180,9 +210,12 @@ impl Registry {
         cold.users -= 1;
         if hold.qid == 0 {
             slot.kill(&mut cold, hold.life);
-        } else {
-            cold.queues &= !(1u128 << hold.qid);
         }
+    }
+
+    /// Whether no I/O queue of the controller is left, and so no command.
+    pub(crate) fn is_quiet(&self, hold: Hold) -> bool {
+        self.slot(hold).cold().queues == 0
     }
 
     /// Whether the controller, as this hold knew it, still lives.
@@ -220,9 +253,65 @@ impl Registry {
     /// Disables the controller: its I/O queues close, none may join.
     pub(crate) fn disable(&self, hold: Hold) {
         let slot = self.slot(hold);
-        let _cold = slot.cold();
+        let mut cold = slot.cold();
+        cold.wishes = Default::default();
+        slot.wishes.store(0, Ordering::Relaxed);
         slot.enabled.store(0, Ordering::Release);
+        slot.copy_formats.store(0, Ordering::Relaxed);
         slot.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Leaves a wish with an I/O queue: to abort its command `cid`. The place that it has.
+    pub(crate) fn wish_abort(&self, hold: Hold, sqid: u16, cid: u16) -> Result<usize, WishError> {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        if sqid >= 128 || cold.queues & 1u128 << sqid == 0 {
+            return Err(WishError::NoQueue);
+        }
+        let place = cold.wishes.iter().position(Option::is_none).ok_or(WishError::TooMany)?;
+        cold.wishes[place] = Some(Wish { sqid, cid, aborted: None });
+        slot.wishes.fetch_add(1, Ordering::Release);
+        Ok(place)
+    }
+
+    /// The next wish for this I/O queue: its place, and the command. Cheap when there is none.
+    pub(crate) fn next_wish(&self, hold: Hold) -> Option<(usize, u16)> {
+        let slot = self.slot(hold);
+        if slot.wishes.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let cold = slot.cold();
+        let mine = |wish: &Wish| wish.sqid == hold.qid && wish.aborted.is_none();
+        let mut wishes = cold.wishes.iter().enumerate();
+        wishes.find_map(|(place, wish)| wish.filter(mine).map(|wish| (place, wish.cid)))
+    }
+
+    /// Says what came of a wish.
+    pub(crate) fn grant_wish(&self, hold: Hold, place: usize, aborted: bool) {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        // It is gone when the controller was reset meanwhile.
+        if let Some(wish) = cold.wishes[place].as_mut().filter(|wish| wish.aborted.is_none()) {
+            wish.aborted = Some(aborted);
+            slot.wishes.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// What came of a wish, once that is known: what a queue that is gone had is not aborted, since
+    /// nobody knows how it ended.
+    pub(crate) fn take_abort(&self, hold: Hold, place: usize) -> Option<bool> {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        let wish = cold.wishes[place].expect("the admin queue knows its wishes");
+        let gone = cold.queues & 1u128 << wish.sqid == 0;
+        if wish.aborted.is_none() {
+            if !gone {
+                return None;
+            }
+            slot.wishes.fetch_sub(1, Ordering::Release);
+        }
+        cold.wishes[place] = None;
+        Some(wish.aborted.unwrap_or(false))
     }
 
     /// Sets how many I/O queues may join; `None` when some already have.
@@ -255,6 +344,40 @@ impl Registry {
 
     pub(crate) fn set_kato_ms(&self, hold: Hold, kato_ms: u32) {
         self.slot(hold).kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
+    }
+
+    /// Formats of Copy's descriptors that the host enabled, a bit each.
+    pub(crate) fn copy_formats(&self, hold: Hold) -> u32 {
+        self.slot(hold).copy_formats.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_copy_formats(&self, hold: Hold, formats: u32) {
+        self.slot(hold).copy_formats.store(formats, Ordering::Relaxed);
+    }
+
+    /// Notes a command that failed.
+    pub(crate) fn note_failure(&self, hold: Hold, failure: Failure) {
+        lock(&self.slot(hold).errors).note(failure);
+    }
+
+    /// The commands of the controller that failed.
+    pub(crate) fn errors(&self, hold: Hold) -> MutexGuard<'_, ErrorLog> {
+        lock(&self.slot(hold).errors)
+    }
+
+    /// Adds what a connection counted.
+    pub(crate) fn add_traffic(&self, hold: Hold, traffic: &Traffic) {
+        lock(&self.slot(hold).traffic).add(traffic);
+    }
+
+    /// What went through the controller.
+    pub(crate) fn traffic(&self, hold: Hold) -> Traffic {
+        *lock(&self.slot(hold).traffic)
+    }
+
+    /// When the controller was made.
+    pub(crate) fn created(&self, hold: Hold) -> Instant {
+        Instant::from_ns(self.slot(hold).created_ns.load(Ordering::Relaxed))
     }
 
     /// When the keep alive timer runs out; `None` without one.
@@ -330,7 +453,7 @@ impl Registry {
 
 impl Slot {
     fn cold(&self) -> MutexGuard<'_, Cold> {
-        self.cold.lock().expect("nobody panics while holding it")
+        lock(&self.cold)
     }
 
     /// What a connection that joins now remembers. The caller holds the mutex.
@@ -349,6 +472,10 @@ impl Slot {
         self.life.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::Release);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding it")
 }
 
 #[cfg(test)]
@@ -378,6 +505,7 @@ mod tests {
         registry.leave(admin);
         assert!(!registry.is_live(io));
         assert_eq!(registry.join(admin.cntlid(), 2, &host), Err(JoinError::NoController));
+        registry.release(io);
         registry.leave(io);
         assert!(registry.sessions().is_empty());
     }
@@ -409,6 +537,9 @@ mod tests {
         let io = registry.join(admin.cntlid(), 3, &host).unwrap();
         registry.disable(admin);
         assert!(registry.is_live(admin) && !registry.is_live(io));
+        assert!(!registry.is_quiet(admin), "it may still have requests at a device");
+        registry.release(io);
+        assert!(registry.is_quiet(admin));
         assert_eq!(registry.keep_alive_deadline(admin), Some(Instant::from_ns(5_000_000_000)));
     }
 }

@@ -3,8 +3,8 @@
 use bdev::Buf;
 use net::Batch;
 use nvme_spec::{
-    C2hDataHeader, CapsuleRespHeader, CommonHeader, Cqe, DIGEST_LEN, IcResp, PduType, R2tHeader,
-    TERM_DATA_MAX, TermReqHeader, U16, U32, digest_flags, pdu_flags,
+    C2hDataHeader, CapsuleRespHeader, CommonHeader, Cqe, DIGEST_LEN, IcResp, NvmeStatus, PduType,
+    R2tHeader, TERM_DATA_MAX, TermReqHeader, U16, U32, digest_flags, pdu_flags,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -153,6 +153,7 @@ impl Connection {
     }
 
     fn put_response(&mut self, batch: &mut Batch, command: &Command) {
+        let more = if command.more { NvmeStatus::MORE } else { 0 };
         let mut resp = CapsuleRespHeader::new_zeroed();
         resp.cqe = Cqe {
             dw0: U32::new(command.dw0),
@@ -160,7 +161,7 @@ impl Connection {
             sqhd: U16::new(self.next_sqhd(command)),
             sqid: U16::new(0),
             cid: command.sqe.cid,
-            status: U16::new(command.status.to_field()),
+            status: U16::new(command.status.to_field() | more),
         };
         self.put_header(batch, PduType::CapsuleResp, 0, &mut resp, |resp, ch| resp.ch = ch);
     }

@@ -34,8 +34,18 @@ fn io_dialogues_hold() {
 }
 
 #[test]
+fn copy_and_verify_dialogues_hold() {
+    play_file("copy.pdu", include_str!("../testdata/copy.pdu"));
+}
+
+#[test]
 fn discovery_dialogues_hold() {
     play_file("discovery.pdu", include_str!("../testdata/discovery.pdu"));
+}
+
+#[test]
+fn control_dialogues_hold() {
+    play_file("control.pdu", include_str!("../testdata/control.pdu"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bdev::{Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Status};
+use bdev::{BufMut, Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Status};
 use net::Batch;
 use nvme_spec::{
     CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType, PropertyGetSqe,
@@ -72,6 +72,33 @@ pub(crate) fn play(file: &str, block: &Block) {
     if let Some(pdu) = stage.current().and_then(|link| link.received.first().cloned()) {
         panic!("{file}: {}: the target said more: {pdu:?}", block.name);
     }
+}
+
+/// `ranges=LBA+BLOCKS,LBA+BLOCKS@NSID!`: the data of Dataset Management (opcode 9) or Copy. The
+/// mark at the end sets every source option.
+fn descriptors(ranges: &str, opcode: u8, format: u32) -> Vec<u8> {
+    let mut data = Vec::new();
+    for range in ranges.split(',') {
+        let (range, fast) = range.strip_suffix('!').map_or((range, false), |range| (range, true));
+        let (range, nsid) = range.split_once('@').unwrap_or((range, "0"));
+        let (lba, blocks) = range.split_once('+').expect("LBA+BLOCKS");
+        let (lba, blocks): (u64, u32) = (lba.parse().unwrap(), blocks.parse().unwrap());
+        let mut bytes = match opcode {
+            opcode::nvm::DATASET_MANAGEMENT => vec![0; 16],
+            _ => vec![0; if format.is_multiple_of(2) { 32 } else { 40 }],
+        };
+        bytes[8..16].copy_from_slice(&lba.to_le_bytes());
+        if opcode == opcode::nvm::DATASET_MANAGEMENT {
+            bytes[4..8].copy_from_slice(&blocks.to_le_bytes());
+        } else {
+            let nsid: u32 = nsid.parse().unwrap();
+            bytes[..4].copy_from_slice(&nsid.to_le_bytes());
+            bytes[16..18].copy_from_slice(&u16::try_from(blocks - 1).unwrap().to_le_bytes());
+            bytes[22..24].fill(if fast { 0xff } else { 0 });
+        }
+        data.extend(bytes);
+    }
+    data
 }
 
 fn namespace(nsid: u32, blocks: u64) -> Namespace {
@@ -169,9 +196,12 @@ struct Stage {
     links: BTreeMap<String, Link>,
     name: String,
     cntlid: u16,
-    disk: Vec<u8>,
+    /// By namespace handle, made when first used.
+    disks: BTreeMap<u32, Vec<u8>>,
+    /// Segments that somebody else has.
+    taken: Vec<BufMut>,
     hold: bool,
-    held: Vec<(String, Request)>,
+    held: Vec<(String, u32, Request)>,
     status: Status,
     /// Bytes that go out together with the next ones (`later`).
     unsent: Vec<u8>,
@@ -188,7 +218,8 @@ impl Stage {
             links: BTreeMap::new(),
             name: String::new(),
             cntlid: 0,
-            disk: vec![0; 4096 * usize::try_from(BLOCKS).unwrap()],
+            disks: BTreeMap::new(),
+            taken: Vec::new(),
             hold: false,
             held: Vec::new(),
             status: Status::Ok,
@@ -344,7 +375,15 @@ impl Stage {
 
     /// A command with the data that its words describe.
     fn command(&mut self, sqe: Sqe, words: &Words, opcode: u8) -> Vec<u8> {
-        let data = vec![words.u8("fill", 0); words.u32("capsule", 0) as usize];
+        let data = match words.values.get("ranges") {
+            Some(ranges) => descriptors(ranges, opcode, sqe.cdw12.get() >> 8 & 0xf),
+            None if words.values.contains_key("cdfe") => {
+                let mut behavior = vec![0; 512];
+                behavior[4..6].copy_from_slice(&words.u16("cdfe", 0).to_le_bytes());
+                behavior
+            }
+            None => vec![words.u8("fill", 0); words.u32("capsule", 0) as usize],
+        };
         self.capsule(sqe, words, opcode, &data)
     }
 
@@ -423,34 +462,44 @@ impl Stage {
 
     /// Lets the target work until nothing moves any more.
     fn settle(&mut self) {
-        for _ in 0..8 {
+        // A controller that ends on one connection is noticed by the others one round later.
+        let mut quiet = 0;
+        for _ in 0..1000 {
             let names: Vec<String> = self.links.keys().cloned().collect();
-            for name in names {
-                self.work(&name);
+            let moved = names.iter().filter(|name| self.work(name)).count() > 0;
+            quiet = if moved { 0 } else { quiet + 1 };
+            if quiet == 4 {
+                return;
             }
         }
+        panic!("{}: it never comes to rest", self.place);
     }
 
-    fn work(&mut self, name: &str) {
+    /// One round of a connection; whether anything moved.
+    fn work(&mut self, name: &str) -> bool {
+        let mut moved = false;
         let cx = Cx { pool: &self.pool, now: self.now };
         let link = self.links.get_mut(name).unwrap();
         let mut requests = Fifo::new(4);
         link.connection.poll_requests(cx, &mut requests);
-        while let Some((_, request)) = requests.pop() {
+        while let Some((handle, request)) = requests.pop() {
+            moved = true;
             if self.hold {
-                self.held.push((name.to_string(), request));
+                self.held.push((name.to_string(), handle.0, request));
             } else {
-                let done = run(&mut self.disk, self.status, request);
+                let done = run(disk_of(&mut self.disks, handle.0), self.status, request);
                 link.connection.on_completion(cx, done);
             }
         }
         let mut batch = Batch::with_defaults();
         while link.connection.poll_transmit(cx, &mut batch) {
+            moved = true;
             link.bytes.extend(batch.pieces().flatten());
             link.connection.on_sent(cx, &mut batch);
         }
         link.parse();
         link.closed = link.connection.wants_close();
+        moved
     }
 
     fn expect(&mut self, verb: &str, words: &Words) {
@@ -496,11 +545,18 @@ impl Stage {
                 self.status = Status::from_u8(u8::try_from(status).unwrap()).unwrap();
             }
             "hold" => self.hold = true,
-            "release" => {
-                self.hold = false;
+            "take-pool" => {
+                let sizes = [1 << 20, 256 << 10, 64 << 10, 16 << 10, 4096];
+                for size in sizes {
+                    self.taken.extend(std::iter::from_fn(|| self.pool.take(size)));
+                }
+            }
+            "give-pool" => self.taken.clear(),
+            "release" | "step" => {
+                self.hold = verb == "step";
                 let cx = Cx { pool: &self.pool, now: self.now };
-                for (name, request) in std::mem::take(&mut self.held) {
-                    let done = run(&mut self.disk, self.status, request);
+                for (name, handle, request) in std::mem::take(&mut self.held) {
+                    let done = run(disk_of(&mut self.disks, handle), self.status, request);
                     let link = self.links.get_mut(&name).unwrap();
                     link.connection.on_completion(cx, done);
                 }
@@ -516,6 +572,10 @@ impl Stage {
     }
 }
 
+fn disk_of(disks: &mut BTreeMap<u32, Vec<u8>>, handle: u32) -> &mut Vec<u8> {
+    disks.entry(handle).or_insert_with(|| vec![0; 4096 * usize::try_from(BLOCKS).unwrap()])
+}
+
 fn run(disk: &mut [u8], status: Status, request: Request) -> Completion {
     if !status.is_ok() {
         return request.complete(status);
@@ -526,6 +586,9 @@ fn run(disk: &mut [u8], status: Status, request: Request) -> Completion {
     match (&mut data, op) {
         (Data::Into(buf), Op::Read) => buf.bytes_mut()[..range.len()].copy_from_slice(range),
         (Data::From(buf), Op::Write) => range.copy_from_slice(&buf.bytes()[..range.len()]),
+        (Data::From(buf), Op::Compare) if buf.bytes()[..range.len()] != *range => {
+            return Completion { tag, data, status: Status::Miscompare };
+        }
         (Data::None, Op::WriteZeroes | Op::Deallocate) => range.fill(0),
         _ => (),
     }
@@ -572,9 +635,13 @@ impl Heard {
             PduType::CapsuleResp => {
                 let field = at(22, 2);
                 let results = [("dw0", at(8, 4)), ("dw1", at(12, 4)), ("sqhd", at(16, 2))];
-                let ends =
-                    [("cid", at(20, 2)), ("status", field >> 1 & 0x7ff), ("dnr", field >> 15)];
-                ("resp", [results, ends].concat())
+                let ends = [
+                    ("cid", at(20, 2)),
+                    ("status", field >> 1 & 0x7ff),
+                    ("more", field >> 14 & 1),
+                    ("dnr", field >> 15),
+                ];
+                ("resp", [&results[..], &ends].concat())
             }
             PduType::C2hData => {
                 let flags = u64::from(ch.flags);
