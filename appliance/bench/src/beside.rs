@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use load::{Clock, Rw};
+
 use crate::direct::{BLOCK_SIZE, Raw, fill, jobs_row};
 use crate::engine::{Rig, Scratch, device_bytes};
 use crate::error::BenchError;
@@ -13,7 +14,6 @@ use crate::measures::{Writes, write};
 use crate::options::{Device, Options};
 use crate::report::{Fact, Row};
 use crate::shape::Shape;
-use crate::workload::Rw;
 
 /// Runs of each; odd, for the median.
 const ROUNDS: usize = 3;
@@ -50,7 +50,7 @@ impl Stored {
     fn settle(&self, options: &Options) -> Result<(), BenchError> {
         let clock = Clock::start();
         let full = || {
-            let late = clock.now().as_ns() > crate::report::nanoseconds(STEADY_TIME);
+            let late = clock.now().as_ns() > load::nanoseconds(STEADY_TIME);
             late || self.rig.stats().log_used_bytes * 100 >= options.log_size * STEADY_PERCENT
         };
         let blocks = options.size / u64::from(BLOCK_SIZE);

@@ -4,18 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bdev::{Bdev, NullDisk, Pool, PoolConfig, Queue, QueueCx, RamDisk};
+use load::{Clock, Job, JobPlan, Rw, Timeline, Workload, run};
 
 use crate::append::AppendQueue;
-use crate::clock::Clock;
 use crate::commit::CommitQueue;
 use crate::engine::{Rig, Scratch, device_bytes, memory};
 use crate::error::BenchError;
-use crate::job::{Job, JobPlan, Timeline, run};
 use crate::meter::{Meter, ThreadId};
 use crate::options::{Device, Options};
 use crate::report::Row;
 use crate::shape::Shape;
-use crate::workload::{Rw, Workload};
 
 /// Bytes in a block of the devices that the bench makes.
 pub const BLOCK_SIZE: u32 = 4096;
@@ -43,10 +41,7 @@ pub fn memory_device(device: &Device, size: u64) -> Result<Box<dyn Bdev>, BenchE
 /// # Errors
 /// When the system has no memory for it.
 pub fn pool(jobs: u32, depth: u32, bytes: u32) -> Result<Pool, BenchError> {
-    let mut segments = [64, 64, 64, 64, 2];
-    let class = [4u32, 16, 64, 256, 1024].iter().position(|kib| bytes <= kib << 10);
-    segments[class.unwrap_or(4)] += jobs * depth;
-    Pool::new(&PoolConfig { segments, huge_pages: true }).map_err(BenchError::Pool)
+    load::pool(jobs, depth, bytes).map_err(BenchError::Pool)
 }
 
 /// Writes every block of the first `len` blocks once, so that reads find data.
@@ -67,6 +62,7 @@ pub fn fill(
         warm: Duration::ZERO,
         measured: Duration::from_secs(600),
         counted: Duration::ZERO,
+        tick: Duration::ZERO,
         ios_max: len / u64::from(blocks),
     };
     let clock = Clock::start();
@@ -81,6 +77,7 @@ pub fn timeline(options: &Options) -> Timeline {
         warm: options.warm,
         measured: options.time,
         counted: Duration::from_millis(150),
+        tick: Duration::ZERO,
         ios_max: 0,
     }
 }

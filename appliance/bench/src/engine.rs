@@ -10,9 +10,9 @@ use std::{fs, process};
 
 use bdev::{Bdev, Completion, Fifo, Pool, PoolConfig, Queue, QueueCx, RamDisk, Request};
 use bdev_uring::{Allocation, FileDisk, FileOptions, create_file};
+use load::Clock;
 use volume::{Engine, Event, FormatOptions, NewVolume, Stats, VolumeId, VolumeQueue};
 
-use crate::clock::Clock;
 use crate::direct::{BLOCK_SIZE, fill};
 use crate::error::BenchError;
 

@@ -1,9 +1,8 @@
 //! Why a bench could not be run.
 
+use load::{ConnectError, RunError};
 use thiserror::Error;
 
-use crate::client::ConnectError;
-use crate::job::RunError;
 use crate::table::TableError;
 use crate::target::TargetError;
 

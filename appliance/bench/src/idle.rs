@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use bdev::Pool;
+use load::Clock;
 use node::StoreSpec;
 use reactor::Idle;
 
-use crate::clock::Clock;
 use crate::error::BenchError;
 use crate::network::{Site, connect, plan};
 use crate::options::Options;

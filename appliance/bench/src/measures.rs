@@ -3,17 +3,14 @@
 use std::time::Duration;
 
 use bdev::Bdev;
+use load::{Clock, Job, JobPlan, Rw, Timeline, Workload, nanoseconds, run, show_size};
 
-use crate::clock::Clock;
 use crate::counted::Counted;
 use crate::direct::{BLOCK_SIZE, fill};
 use crate::engine::{Rig, Scratch, device_bytes, memory};
 use crate::error::BenchError;
-use crate::job::{Job, JobPlan, Timeline, run};
 use crate::options::Options;
-use crate::report::{Fact, nanoseconds};
-use crate::size::show_size;
-use crate::workload::{Rw, Workload};
+use crate::report::Fact;
 
 /// How often the volume is overwritten.
 const ROUNDS: u64 = 6;
@@ -190,6 +187,7 @@ pub(crate) fn write(
             warm: Duration::ZERO,
             measured: Duration::from_secs(3600),
             counted: Duration::ZERO,
+            tick: Duration::ZERO,
             ios_max: SLICE.min(ios - done),
         };
         done += run(&mut jobs, &timeline, &mut || clock.now(), &mut ())?.total_ios;

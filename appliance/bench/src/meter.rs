@@ -121,7 +121,7 @@ impl Meter {
     }
 }
 
-impl crate::job::Observer for Meter {
+impl load::Observer for Meter {
     fn measured_begins(&mut self) {
         self.start();
     }

@@ -5,16 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bdev::Pool;
-use net_uring::{UringNet, UringNetConfig};
-use nvmf::Nqn;
+use load::{Client, Clock, ConnectError, Destination, JOBS_MAX, Job, Observer, run};
+use nvmf::{Digests, Nqn};
 use reactor::{Idle, ReactorStats, Snapshot, pin_to_core};
 
-use crate::client::{Client, Destination};
-use crate::clock::Clock;
 use crate::direct::{fill, timeline};
 use crate::error::BenchError;
-use crate::job::{Job, Observer, run};
-use crate::limits::{BATCH_PIECES, JOBS_MAX};
 use crate::meter::{Meter, ThreadId};
 use crate::options::{Device, IdleChoice, Options};
 use crate::report::Row;
@@ -101,13 +97,9 @@ pub fn connect(
     digests: bool,
 ) -> Result<Client, BenchError> {
     let queues = u16::try_from(queues.min(JOBS_MAX)).expect("few");
-    let sockets = UringNetConfig {
-        connections_max: usize::from(queues) + 1,
-        iovecs: BATCH_PIECES,
-        ..UringNetConfig::default()
-    };
-    let net = UringNet::new(&sockets).map_err(crate::client::ConnectError::Net)?;
-    let destination = Destination { address: site.address, subsystem: site.nqn, queues, digests };
+    let net = load::sockets(queues).map_err(ConnectError::Net)?;
+    let digests = Digests { header: digests, data: digests };
+    let destination = Destination { queues, digests, ..Destination::new(site.address, site.nqn) };
     let clock = Clock::start();
     let client =
         Client::connect(Box::new(net), Rc::clone(pool), &destination, &mut || clock.now())?;

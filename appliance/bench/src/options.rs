@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-
-use crate::limits::{DEPTH_MAX, JOBS_MAX};
-use crate::size::{parse_size, parse_time};
-use crate::workload::Rw;
+use load::{DEPTH_MAX, JOBS_MAX, Rw, parse_size, parse_time};
 
 /// Measure a Holdfast target with a polled initiator.
 ///

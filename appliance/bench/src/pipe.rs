@@ -8,15 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bdev::{Completion, Fifo, Instant, Pool, PoolConfig, Queue, Request};
+use load::{Client, ConnectError, Destination, Job, Timeline, run};
 use net::{PipeConfig, PipeNet, Pipes};
 use node::{NodeConfig, NodeError, Shard, StoreSpec, VolumeSpec, node};
-use nvmf::{Config, Target};
+use nvmf::{Config, Digests, Target};
 use reactor::{Machine, Progress};
 
-use crate::client::{Client, ConnectError, Destination};
 use crate::direct::{fill, pool};
 use crate::error::BenchError;
-use crate::job::{Job, Timeline, run};
 use crate::limits::WORLD_CONNECTIONS_MAX;
 use crate::options::Options;
 use crate::shape::Shape;
@@ -134,8 +133,10 @@ impl World {
     ) -> Result<Client, ConnectError> {
         let host = "10.0.0.2".parse().expect("a constant address");
         let net = PipeNet::new(&self.pipes, host, WORLD_CONNECTIONS_MAX);
+        let digests = Digests { header: digests, data: digests };
         let destination =
-            Destination { address: address(), subsystem: subsystem(), queues, digests };
+            Destination { queues, digests, ..Destination::new(address(), subsystem()) };
+
         Client::connect(Box::new(net), Rc::clone(pool), &destination, &mut || self.turn())
     }
 
@@ -181,6 +182,7 @@ pub fn counted_run(
         warm: Duration::ZERO,
         measured: Duration::MAX,
         counted: Duration::ZERO,
+        tick: Duration::ZERO,
         ios_max: ios,
     };
     let mut clock = || Instant::from_ns(world.ns.get());

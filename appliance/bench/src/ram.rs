@@ -7,6 +7,7 @@
 use std::fs;
 
 use bdev_uring::Allocation;
+use load::Rw;
 
 use crate::direct::BLOCK_SIZE;
 use crate::engine::{Rig, Scratch};
@@ -14,7 +15,6 @@ use crate::error::BenchError;
 use crate::measures::{Writes, write};
 use crate::options::Options;
 use crate::report::Fact;
-use crate::workload::Rw;
 
 /// The thin volume.
 const VOLUME_BYTES: u64 = 16 << 40;

@@ -1,10 +1,8 @@
 //! What a bench run found out, as plain values: rows, facts and where they were measured.
 
-use std::time::Duration;
-
+use load::{Outcome, nanoseconds, per_second};
 use serde::Serialize;
 
-use crate::job::Outcome;
 use crate::meter::Meter;
 use crate::shape::Shape;
 
@@ -41,15 +39,16 @@ impl Row {
         let bytes = u64::from(shape.bytes);
         let per_io = |total: u64, ios: u64| total.checked_div(ios);
         let iops = per_second(outcome.ios, outcome.elapsed);
+        let latency = outcome.latency();
         let calls = meter.system_calls().map(|calls| calls.saturating_mul(100));
         Row {
             device: device.to_owned(),
             workload: shape.to_string(),
             iops,
             mib_per_s: per_second(outcome.ios.saturating_mul(bytes), outcome.elapsed) >> 20,
-            p50_ns: nanoseconds(outcome.latency.percentile(500)),
-            p99_ns: nanoseconds(outcome.latency.percentile(990)),
-            p999_ns: nanoseconds(outcome.latency.percentile(999)),
+            p50_ns: nanoseconds(latency.percentile(5000)),
+            p99_ns: nanoseconds(latency.percentile(9900)),
+            p999_ns: nanoseconds(latency.percentile(9990)),
             cpu_ns: meter.cpu().and_then(|cpu| per_io(nanoseconds(cpu), outcome.ios)),
             busy_percent: None,
             instructions: meter
@@ -128,31 +127,20 @@ pub struct Report {
     pub facts: Vec<Fact>,
 }
 
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// `count` in `elapsed`, per second; zero when no time has passed.
-pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
-    let ns = elapsed.as_nanos();
-    let per_second = (u128::from(count) * 1_000_000_000).checked_div(ns).unwrap_or(0);
-    u64::try_from(per_second).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Rw;
+    use load::Rw;
+    use std::time::Duration;
 
     #[test]
     fn row_divides_by_the_window_it_was_counted_in() {
         let mut outcome =
             Outcome { ios: 2000, elapsed: Duration::from_millis(500), ..Outcome::default() };
-        outcome.latency.record(60);
+        outcome.reads.record(60);
         let shape = Shape { rw: Rw::Read, bytes: 4096, depth: 1, jobs: 1, digests: false };
         let row = Row::new("ram", &shape, &outcome, &Meter::new(None));
         assert_eq!((row.iops, row.mib_per_s, row.p50_ns), (4000, 15, 60));
         assert_eq!((row.cpu_ns, row.instructions, row.calls_percent), (None, None, None));
-        assert_eq!(per_second(1, Duration::ZERO), 0);
     }
 }

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use load::{JobPlan, Rw, Workload, show_size};
+
 use crate::error::BenchError;
-use crate::job::JobPlan;
 use crate::options::Options;
-use crate::size::show_size;
-use crate::workload::{Rw, Workload};
 
 /// One workload of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
+use load::{Clock, Job, JobPlan, Rw, Timeline, Workload, nanoseconds, run};
+
 use crate::direct::{BLOCK_SIZE, fill};
 use crate::engine::{Rig, Scratch, device_bytes};
 use crate::error::BenchError;
-use crate::job::{Job, JobPlan, Timeline, run};
 use crate::options::Options;
-use crate::report::{Fact, nanoseconds};
-use crate::workload::{Rw, Workload};
+use crate::report::Fact;
 
 /// Small, so that it goes round a few times.
 const LOG_BYTES: u64 = 32 << 20;
@@ -37,6 +36,7 @@ pub(crate) fn steadiness(options: &Options) -> Result<Vec<Fact>, BenchError> {
         warm: Duration::ZERO,
         measured: Duration::from_secs(1),
         counted: Duration::ZERO,
+        tick: Duration::ZERO,
         ios_max: 0,
     };
     let clock = Clock::start();
@@ -44,7 +44,7 @@ pub(crate) fn steadiness(options: &Options) -> Result<Vec<Fact>, BenchError> {
     for number in 0..WARM_SECONDS + SECONDS {
         let outcome = run(&mut jobs, &second, &mut || clock.now(), &mut ())?;
         if number >= WARM_SECONDS {
-            p99.push(nanoseconds(outcome.latency.percentile(990)));
+            p99.push(nanoseconds(outcome.latency().percentile(9900)));
         }
     }
     drop(jobs);

@@ -1,5 +1,6 @@
 //! The table: every row that `make bench` measures, device by device.
 
+use load::Rw;
 use node::{Format, StoreSpec};
 
 use crate::beside::beside_raw;
@@ -15,7 +16,6 @@ use crate::report::{Fact, Report, Row};
 use crate::shape::Shape;
 use crate::steady::steadiness;
 use crate::target::LocalTarget;
-use crate::workload::Rw;
 
 /// Depths of the small rows.
 const DEPTHS: [u32; 3] = [1, 32, 128];

@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bdev::{Pool, PoolConfig};
-use bench::client::{Client, ConnectError, Destination};
-use bench::job::{Job, JobPlan, RunError, Timeline, run};
 use bench::network::{Site, connect};
 use bench::pipe::{self, World, WorldPlan};
 use bench::target::{LocalTarget, TargetPlan};
-use bench::workload::{Rw, Workload};
+use load::{
+    Client, ConnectError, Destination, Job, JobPlan, RunError, Rw, Timeline, Workload, run,
+};
 use net::{PipeConfig, PipeNet};
 use node::StoreSpec;
 use nvmf::Nqn;
@@ -38,7 +38,13 @@ fn plan(block_size: u32, blocks: u32, number: u64) -> JobPlan {
 
 fn timeline(ios_max: u64) -> Timeline {
     let measured = Duration::from_secs(1_000_000);
-    Timeline { warm: Duration::ZERO, measured, counted: Duration::ZERO, ios_max }
+    Timeline {
+        warm: Duration::ZERO,
+        measured,
+        counted: Duration::ZERO,
+        tick: Duration::ZERO,
+        ios_max,
+    }
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn unknown_subsystem_and_silent_address_are_told_apart() {
     let world = world(PipeConfig::default(), 4096);
     let attempt = |address, subsystem| {
         let net = PipeNet::new(world.pipes(), "10.0.0.2".parse().unwrap(), 8);
-        let destination = Destination { address, subsystem, queues: 1, digests: false };
+        let destination = Destination::new(address, subsystem);
         let mut idle = || world.turn();
         Client::connect(Box::new(net), pool(), &destination, &mut idle).err().expect("refused")
     };
@@ -134,7 +140,7 @@ fn verified_mix_over_tcp_finds_nothing_wrong() {
         Job::new(client.queue(number), &pool, &plan).unwrap()
     };
     let mut jobs = [job(0), job(1)];
-    let clock = bench::clock::Clock::start();
+    let clock = load::Clock::start();
     let outcome = run(&mut jobs, &timeline(2000), &mut || clock.now(), &mut ()).unwrap();
     assert!(outcome.verified_blocks > 100, "{} blocks", outcome.verified_blocks);
     let status = target.store_status().unwrap();

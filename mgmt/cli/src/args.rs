@@ -1,5 +1,7 @@
 //! The options, as clap sees them. Doc comments here are the help text.
 
+mod bench;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,6 +11,8 @@ use api::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use bench::BenchArgs;
 
 /// Operates a Holdfast node: stores, volumes and their exports.
 #[derive(Debug, Parser)]
@@ -69,6 +73,12 @@ pub(crate) enum Command {
     /// Sessions: hosts that are connected
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Measures a volume over NVMe/TCP: rates and latencies, as a host sees them
+    ///
+    /// A polled initiator in this process: no root, no kernel module, no other program. Workloads
+    /// that write overwrite the volume and ask before. Interrupting it prints what was measured so
+    /// far.
+    Bench(Box<BenchArgs>),
     /// Prints the completion script of a shell
     Completions {
         /// The shell

@@ -1,5 +1,6 @@
 //! The commands, one file for each noun.
 
+mod bench;
 mod care;
 mod export;
 mod generate;
@@ -46,6 +47,7 @@ pub(crate) fn execute(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failu
             Command::Session(command) => {
                 session::execute(&connect().await?, command, output, terminal).await
             }
+            Command::Bench(args) => bench::execute(&args, output, terminal),
             Command::Completions { shell } => generate::completions(shell, terminal),
             Command::Man { directory } => generate::man(&directory),
         }

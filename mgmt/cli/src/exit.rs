@@ -12,7 +12,7 @@ pub const EXIT_CODES: [(u8, &str); 9] = [
     (5, "the state of the node does not allow it"),
     (6, "unavailable: the node does not answer, or cannot answer now"),
     (7, "a limit was reached: space, or a bound"),
-    (EXIT_FOUND, "a check or a scrub found damage, mended or not"),
+    (EXIT_FOUND, "a check, a scrub or a bench that verifies found damage, mended or not"),
 ];
 
 /// The exit code of a command that did what it was asked for, and found damage.

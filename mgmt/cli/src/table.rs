@@ -54,6 +54,16 @@ fn print_fields(out: &mut dyn Write, fields: &[(&str, String)]) -> Result<()> {
     Ok(())
 }
 
+/// Rates and latencies of a measurement; latencies in microseconds.
+pub(crate) fn latencies(
+    out: &mut dyn Write,
+    rows: impl IntoIterator<Item = [String; 11]>,
+) -> Result<()> {
+    let heading =
+        ["US", "IOPS", "MIB/S", "MEAN", "P50", "P90", "P95", "P99", "P99.9", "P99.99", "MAX"];
+    print(out, heading, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], rows, "")
+}
+
 pub(crate) fn node(out: &mut dyn Write, info: &NodeInfo) -> Result<()> {
     let cores: Vec<_> = info.reactor_cores.iter().map(ToString::to_string).collect();
     let mut fields = vec![

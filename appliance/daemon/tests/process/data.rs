@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bdev::Rng;
-use bench::client::ConnectError;
+use load::ConnectError;
 
 use crate::host::{BLOCKS, HOST, Host, address};
 use crate::stand::{dir, ok, start, start_with_volume};

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bdev::{Completion, Data, Fifo, Lba, Pool, PoolConfig, Queue, Request, Rng, Status, Tag};
-use bench::client::{Client, ConnectError, Destination};
+use load::{Client, ConnectError, Destination};
 use net_uring::{UringNet, UringNetConfig};
+use nvmf::Digests;
 use reactor::Clock;
 
 /// The host that `bench` says it is.
@@ -37,7 +38,8 @@ impl Host {
         let config = UringNetConfig { connections_max: 8, ..UringNetConfig::default() };
         let net = Box::new(UringNet::new(&config).unwrap());
         let subsystem = nvmf::Nqn::new(&format!("nqn.2026-11.dev.holdfast:test:{volume}")).unwrap();
-        let destination = Destination { address, subsystem, queues: 1, digests: true };
+        let digests = Digests { header: true, data: true };
+        let destination = Destination { digests, ..Destination::new(address, subsystem) };
         let client = Client::connect(net, Rc::clone(&pool), &destination, &mut || Clock.now())?;
         let queue = client.queue(0);
         let (requests, completions) = (Fifo::new(1), Fifo::new(1));

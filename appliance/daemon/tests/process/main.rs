@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a real program runs by the real clock")]
 
 mod backend;
+mod bench;
 mod care;
 mod data;
 mod host;

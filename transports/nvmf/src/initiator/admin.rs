@@ -244,7 +244,7 @@ impl Admin {
             Step::IdentifyController => {
                 let id = IdentifyController::ref_from_prefix(page).expect("a whole page").0;
                 self.info.in_capsule_max = (id.ioccsz.get() * 16).saturating_sub(64);
-                self.info.transfer_max = 4096u64.checked_shl(u32::from(id.mdts)).unwrap_or(0);
+                self.info.transfer_max = transfer_max(id.mdts);
                 Step::SetQueues
             }
             Step::SetQueues => {
@@ -276,6 +276,14 @@ impl Admin {
 
     fn next_namespace(&self, i: usize) -> Step {
         if i < self.nsids.len() { Step::IdentifyNamespace(i) } else { Step::Ready }
+    }
+}
+
+/// Bytes of the largest transfer: MDTS is a power of two in pages of 4 KiB, and zero is no limit.
+fn transfer_max(mdts: u8) -> u64 {
+    match mdts {
+        0 => u64::MAX,
+        mdts => 1u64.checked_shl(u32::from(mdts) + 12).unwrap_or(u64::MAX),
     }
 }
 
@@ -317,4 +325,15 @@ fn property_set_cc() -> Sqe {
     let entries = 6 << cc::IOSQES_SHIFT | 4 << cc::IOCQES_SHIFT;
     sqe.value = U64::new(u64::from(cc::EN | cc::CSS_ALL << cc::CSS_SHIFT | entries));
     zerocopy::transmute!(sqe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::transfer_max;
+
+    #[test]
+    fn transfers_are_bounded_by_mdts_and_not_at_all_by_zero() {
+        let bytes = [0, 1, 8, 51, 52, 255].map(transfer_max);
+        assert_eq!(bytes, [u64::MAX, 8192, 1 << 20, 1 << 63, u64::MAX, u64::MAX]);
+    }
 }

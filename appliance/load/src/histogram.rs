@@ -20,6 +20,7 @@ pub struct Histogram {
     buckets: Box<[u64]>,
     count: u64,
     sum_ns: u128,
+    min_ns: u64,
     max_ns: u64,
 }
 
@@ -32,7 +33,13 @@ impl Default for Histogram {
 impl Histogram {
     /// An empty histogram.
     pub fn new() -> Histogram {
-        Histogram { buckets: vec![0; BUCKETS].into(), count: 0, sum_ns: 0, max_ns: 0 }
+        Histogram {
+            buckets: vec![0; BUCKETS].into(),
+            count: 0,
+            sum_ns: 0,
+            min_ns: u64::MAX,
+            max_ns: 0,
+        }
     }
 
     /// Adds a sample.
@@ -40,6 +47,7 @@ impl Histogram {
         self.buckets[bucket_of(ns)] += 1;
         self.count += 1;
         self.sum_ns += u128::from(ns);
+        self.min_ns = self.min_ns.min(ns);
         self.max_ns = self.max_ns.max(ns);
     }
 
@@ -50,18 +58,25 @@ impl Histogram {
         }
         self.count += other.count;
         self.sum_ns += other.sum_ns;
+        self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 
     /// Forgets all samples.
     pub fn clear(&mut self) {
         self.buckets.fill(0);
-        (self.count, self.sum_ns, self.max_ns) = (0, 0, 0);
+        (self.count, self.sum_ns) = (0, 0);
+        (self.min_ns, self.max_ns) = (u64::MAX, 0);
     }
 
     /// How many samples there are.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The smallest sample; zero when there are none.
+    pub fn min(&self) -> Duration {
+        Duration::from_nanos(if self.count == 0 { 0 } else { self.min_ns })
     }
 
     /// The largest sample.
@@ -75,11 +90,12 @@ impl Histogram {
         Duration::from_nanos(u64::try_from(mean).expect("a mean of 64-bit numbers"))
     }
 
-    /// The smallest value that at least `per_mille` of a thousand samples do not exceed, rounded up
-    /// to the end of its bucket but never above the largest sample. Zero without samples.
-    pub fn percentile(&self, per_mille: u64) -> Duration {
-        let wanted = u128::from(self.count) * u128::from(per_mille.min(1000));
-        let wanted = u64::try_from(wanted.div_ceil(1000)).expect("at most the count").max(1);
+    /// The smallest value that at least `share` of ten thousand samples do not exceed (9990 is the
+    /// 99.9th percentile), rounded up to the end of its bucket but never above the largest sample.
+    /// Zero without samples.
+    pub fn percentile(&self, share: u64) -> Duration {
+        let wanted = u128::from(self.count) * u128::from(share.min(10_000));
+        let wanted = u64::try_from(wanted.div_ceil(10_000)).expect("at most the count").max(1);
         let mut seen = 0;
         for (index, count) in self.buckets.iter().enumerate() {
             seen += count;
@@ -142,17 +158,15 @@ mod tests {
         let mut samples: Vec<u64> = (0..5000).map(|_| 500 + rng.below(2_000_000)).collect();
         samples.iter().for_each(|ns| histogram.record(*ns));
         samples.sort_unstable();
-        for per_mille in [1, 500, 990, 999, 1000] {
-            let rank = (samples.len() as u64 * per_mille).div_ceil(1000);
+        for share in [1, 5000, 9900, 9990, 9999, 10_000] {
+            let rank = (samples.len() as u64 * share).div_ceil(10_000);
             let exact = samples[usize::try_from(rank).unwrap() - 1];
-            let found = u64::try_from(histogram.percentile(per_mille).as_nanos()).unwrap();
-            assert!(
-                found >= exact && (found - exact) * 60 <= exact,
-                "{per_mille}: {found} {exact}"
-            );
+            let found = u64::try_from(histogram.percentile(share).as_nanos()).unwrap();
+            assert!(found >= exact && (found - exact) * 60 <= exact, "{share}: {found} {exact}");
         }
-        assert_eq!(histogram.percentile(1000), histogram.max());
+        assert_eq!(histogram.percentile(10_000), histogram.max());
         assert_eq!(histogram.count(), 5000);
+        assert_eq!(histogram.min().as_nanos(), u128::from(samples[0]));
     }
 
     #[test]
@@ -168,8 +182,9 @@ mod tests {
         }
         a.merge(&b);
         assert_eq!((a.count(), a.mean(), a.max()), (both.count(), both.mean(), both.max()));
-        assert_eq!(a.percentile(900), both.percentile(900));
+        assert_eq!(a.min(), both.min());
+        assert_eq!(a.percentile(9000), both.percentile(9000));
         a.clear();
-        assert_eq!((a.count(), a.percentile(500), a.mean()), (0, Duration::ZERO, Duration::ZERO));
+        assert_eq!((a.count(), a.percentile(5000), a.min()), (0, Duration::ZERO, Duration::ZERO));
     }
 }

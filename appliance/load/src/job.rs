@@ -14,8 +14,10 @@ use std::time::Duration;
 use bdev::{BufMut, Completion, Data, Fifo, Instant, Lba, Pool, Queue, Request, Tag};
 use thiserror::Error;
 
+use crate::clock::nanoseconds;
 use crate::histogram::Histogram;
 use crate::limits::{DEPTH_MAX, PICKS_MAX, STALL_TIMEOUT};
+use crate::pace::Pace;
 use crate::verify::{Mismatch, Verifier};
 use crate::workload::{Generator, Io, Workload};
 
@@ -28,6 +30,8 @@ pub struct Timeline {
     pub measured: Duration,
     /// The window in which expensive counters are switched on; zero for none.
     pub counted: Duration,
+    /// How often the observer may look and end the run, in the measured window; zero for never.
+    pub tick: Duration,
     /// Ends the measured window early, after this many operations; zero for no such limit.
     pub ios_max: u64,
 }
@@ -66,6 +70,14 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// Whether the way to the device is gone, and not something about the device.
+    pub fn is_of_path(&self) -> bool {
+        let stalled = matches!(self, RunError::Stalled { .. });
+        stalled || matches!(self, RunError::Failed { last: bdev::Status::Gone, .. })
+    }
+}
+
 /// What a run found out.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
@@ -73,14 +85,25 @@ pub struct Outcome {
     pub ios: u64,
     /// Length of the measured window.
     pub elapsed: Duration,
-    /// From submission to completion, of these operations.
-    pub latency: Histogram,
+    /// From submission to completion, of the reads among them.
+    pub reads: Histogram,
+    /// The same of the writes.
+    pub writes: Histogram,
     /// Operations completed in the counted window.
     pub counted_ios: u64,
     /// Operations completed in all.
     pub total_ios: u64,
     /// Blocks that were read and found right (only with verification).
     pub verified_blocks: u64,
+}
+
+impl Outcome {
+    /// From submission to completion, of all operations in the measured window.
+    pub fn latency(&self) -> Histogram {
+        let mut both = self.reads.clone();
+        both.merge(&self.writes);
+        both
+    }
 }
 
 /// Is told when the windows of a run begin and end, to read its counters.
@@ -93,6 +116,10 @@ pub trait Observer {
     fn counted_begins(&mut self) {}
     /// The counted window has ended.
     fn counted_ended(&mut self) {}
+    /// [`Timeline::tick`] has passed: what was measured so far, in `elapsed`. False ends the run.
+    fn ticked(&mut self, _outcome: &Outcome, _elapsed: Duration) -> bool {
+        true
+    }
 }
 
 /// Nobody watches.
@@ -117,6 +144,11 @@ pub struct JobPlan {
 pub struct Job {
     queue: Box<dyn Queue>,
     generator: Generator,
+    /// The next step to read back, once what was written is read back.
+    reading_back: Option<u64>,
+    /// Operations that may still be started.
+    left: u64,
+    pace: Option<Pace>,
     blocks: u32,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -160,6 +192,9 @@ impl Job {
         Ok(Job {
             queue,
             generator: Generator::new(plan.workload, plan.seed),
+            reading_back: None,
+            left: u64::MAX,
+            pace: None,
             blocks,
             slots: vec![idle; depth as usize],
             free: (0..depth).rev().collect(),
@@ -173,6 +208,27 @@ impl Job {
         })
     }
 
+    /// The job, with at most so many operations to do.
+    #[must_use]
+    pub fn limited(self, ios: u64) -> Job {
+        Job { left: ios, ..self }
+    }
+
+    /// The job, going no faster than this.
+    #[must_use]
+    pub fn paced(self, pace: Option<Pace>) -> Job {
+        Job { pace, ..self }
+    }
+
+    /// From now on reads everything that it wrote, once and as fast as it can.
+    ///
+    /// # Panics
+    /// When it does not verify, or operations are in flight.
+    pub fn read_back(&mut self) {
+        assert!(self.verifier.is_some() && self.in_flight() == 0);
+        (self.reading_back, self.left, self.pace) = (Some(0), u64::MAX, None);
+    }
+
     /// The queue, when the job is done.
     pub fn into_queue(self) -> Box<dyn Queue> {
         self.queue
@@ -184,8 +240,15 @@ impl Job {
 
     /// Starts operations until `depth` are in flight.
     fn fill(&mut self, now: Instant) {
-        while !self.free.is_empty() {
+        while !self.free.is_empty() && self.left > 0 {
+            if self.pace.is_some_and(|pace| !pace.allows(now)) {
+                break;
+            }
             let Some(io) = self.pick() else { break };
+            self.left -= 1;
+            if let Some(pace) = &mut self.pace {
+                pace.started(now);
+            }
             let slot = self.free.pop().expect("just seen");
             let mut buffer = self.buffers.pop().expect("as many buffers as slots");
             let mut generation = 0;
@@ -208,6 +271,17 @@ impl Job {
     /// The next operation whose blocks are free; `None` when a few draws found none.
     fn pick(&mut self) -> Option<Io> {
         let Some(verifier) = &mut self.verifier else { return Some(self.generator.next_io()) };
+        if let Some(step) = &mut self.reading_back {
+            while let Some(lba) = self.generator.step(*step) {
+                *step += 1;
+                if verifier.knows(lba, self.blocks) {
+                    assert!(verifier.begin(lba, self.blocks), "each step is read once");
+                    return Some(Io { lba, is_write: false });
+                }
+            }
+            self.left = 0;
+            return None;
+        }
         let mut picks = (0..PICKS_MAX).map(|_| self.generator.next_io());
         picks.find(|io| verifier.begin(io.lba, self.blocks))
     }
@@ -224,8 +298,8 @@ impl Job {
         !self.completions.is_empty()
     }
 
-    /// Ends what has completed, calling `latency` with the start of each operation.
-    fn reap(&mut self, mut ended: impl FnMut(Instant)) {
+    /// Ends what has completed, calling `ended` with each operation and when it was started.
+    fn reap(&mut self, mut ended: impl FnMut(Io, Instant)) {
         while let Some(completion) = self.completions.pop() {
             let Completion { tag, data, status } = completion;
             let slot = self.slots[tag.0 as usize];
@@ -243,7 +317,7 @@ impl Job {
                 self.judge(slot, status.is_ok(), &buffer);
             }
             self.buffers.push(buffer);
-            ended(slot.started);
+            ended(slot.io, slot.started);
         }
     }
 
@@ -281,9 +355,12 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, RunError> {
     let mut outcome = Outcome::default();
-    let mut run = Run { timeline, phase: Phase::Warm, since: clock(), observer };
-    let mut progress = run.since;
-    let mut now = run.since;
+    let mut now = clock();
+    let mut run = Run { timeline, phase: Phase::Warm, since: now, ticked: now, observer };
+    if timeline.warm.is_zero() {
+        run.begin_measuring(now);
+    }
+    let mut progress = now;
     loop {
         let mut done = 0;
         for job in jobs.iter_mut() {
@@ -295,21 +372,25 @@ pub fn run(
         for job in jobs.iter_mut() {
             if job.poll() {
                 now = clock();
-                job.reap(|started| {
+                job.reap(|io, started| {
                     done += 1;
                     if run.phase == Phase::Measured {
-                        let took = now.saturating_since(started);
-                        outcome.latency.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                        let took = nanoseconds(now.saturating_since(started));
+                        match io.is_write {
+                            true => outcome.writes.record(took),
+                            false => outcome.reads.record(took),
+                        }
                     }
                 });
             }
         }
         now = clock();
-        run.account(&mut outcome, done, now);
-        if done > 0 {
+        let in_flight: u32 = jobs.iter().map(Job::in_flight).sum();
+        let finished = in_flight == 0 && jobs.iter().all(|job| job.left == 0);
+        run.account(&mut outcome, done, now, finished);
+        if done > 0 || in_flight == 0 {
             progress = now;
         }
-        let in_flight: u32 = jobs.iter().map(Job::in_flight).sum();
         let broken = jobs.iter().any(|job| job.failures > 0 || job.mismatch.is_some());
         if run.phase == Phase::Drain && in_flight == 0 || broken {
             break;
@@ -338,24 +419,28 @@ struct Run<'a> {
     timeline: &'a Timeline,
     phase: Phase,
     since: Instant,
+    ticked: Instant,
     observer: &'a mut dyn Observer,
 }
 
 impl Run<'_> {
-    /// Counts what completed, and moves to the next phase when this one is over.
-    fn account(&mut self, outcome: &mut Outcome, done: u64, now: Instant) {
+    fn begin_measuring(&mut self, now: Instant) {
+        self.observer.measured_begins();
+        self.enter(Phase::Measured, now);
+    }
+
+    /// Counts what completed, and moves to the next phase when this one is over or all is
+    /// `finished`.
+    fn account(&mut self, outcome: &mut Outcome, done: u64, now: Instant, finished: bool) {
         outcome.total_ios += done;
         let spent = now.saturating_since(self.since);
         let ios_max = self.timeline.ios_max;
         match self.phase {
-            Phase::Warm if spent >= self.timeline.warm => {
-                self.observer.measured_begins();
-                self.enter(Phase::Measured, now);
-            }
+            Phase::Warm if finished || spent >= self.timeline.warm => self.begin_measuring(now),
             Phase::Measured => {
                 outcome.ios += done;
-                let enough = ios_max > 0 && outcome.total_ios >= ios_max;
-                if spent >= self.timeline.measured || enough {
+                let enough = finished || ios_max > 0 && outcome.total_ios >= ios_max;
+                if spent >= self.timeline.measured || enough || self.is_told_to_end(outcome, now) {
                     outcome.elapsed = spent;
                     self.observer.measured_ended();
                     if self.timeline.counted.is_zero() {
@@ -368,7 +453,7 @@ impl Run<'_> {
             }
             Phase::Counted => {
                 outcome.counted_ios += done;
-                if spent >= self.timeline.counted {
+                if finished || spent >= self.timeline.counted {
                     self.observer.counted_ended();
                     self.enter(Phase::Drain, now);
                 }
@@ -377,8 +462,18 @@ impl Run<'_> {
         }
     }
 
+    /// Lets the observer look, when it is time.
+    fn is_told_to_end(&mut self, outcome: &Outcome, now: Instant) -> bool {
+        let tick = self.timeline.tick;
+        if tick.is_zero() || now.saturating_since(self.ticked) < tick {
+            return false;
+        }
+        self.ticked = now;
+        !self.observer.ticked(outcome, now.saturating_since(self.since))
+    }
+
     fn enter(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
-        self.since = now;
+        (self.since, self.ticked) = (now, now);
     }
 }

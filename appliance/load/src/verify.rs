@@ -46,7 +46,7 @@ pub enum Mismatch {
 }
 
 /// Fills `block` for its address and generation.
-pub fn fill(block: &mut [u8], seed: u64, lba: u64, generation: u64) {
+pub(crate) fn fill(block: &mut [u8], seed: u64, lba: u64, generation: u64) {
     let body_end = block.len() - CRC_LEN;
     block[..8].copy_from_slice(&MAGIC.to_le_bytes());
     block[8..16].copy_from_slice(&lba.to_le_bytes());
@@ -61,7 +61,7 @@ pub fn fill(block: &mut [u8], seed: u64, lba: u64, generation: u64) {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(block: &[u8], lba: u64, expected: u64) -> Result<(), Mismatch> {
+pub(crate) fn check(block: &[u8], lba: u64, expected: u64) -> Result<(), Mismatch> {
     let (body, crc) = block.split_at(block.len() - CRC_LEN);
     if crc32c(body).to_le_bytes() != crc || number(body, 0) != MAGIC {
         return Err(Mismatch::Checksum { lba });
@@ -83,7 +83,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 /// What is known of each block of a region.
 #[derive(Debug)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     seed: u64,
     first: u64,
     block_size: usize,
@@ -96,7 +96,7 @@ pub struct Verifier {
 
 impl Verifier {
     /// Nothing is known of the `len` blocks from `first` on.
-    pub fn new(seed: u64, block_size: u32, first: u64, len: u64) -> Verifier {
+    pub(crate) fn new(seed: u64, block_size: u32, first: u64, len: u64) -> Verifier {
         let len = usize::try_from(len).expect("a region that is verified fits memory");
         Verifier {
             seed,
@@ -110,7 +110,7 @@ impl Verifier {
     }
 
     /// Reserves the blocks; false when I/O to one of them is in flight.
-    pub fn begin(&mut self, lba: u64, blocks: u32) -> bool {
+    pub(crate) fn begin(&mut self, lba: u64, blocks: u32) -> bool {
         let range = self.range(lba, blocks);
         if self.busy[range.clone()].contains(&true) {
             return false;
@@ -119,8 +119,13 @@ impl Verifier {
         true
     }
 
+    /// Whether it is known what one of the blocks holds.
+    pub(crate) fn knows(&self, lba: u64, blocks: u32) -> bool {
+        self.acknowledged[self.range(lba, blocks)].iter().any(|&generation| generation != 0)
+    }
+
     /// Fills `data` for a write of reserved blocks, and returns its generation.
-    pub fn fill(&mut self, data: &mut [u8], lba: u64) -> u64 {
+    pub(crate) fn fill(&mut self, data: &mut [u8], lba: u64) -> u64 {
         self.generation += 1;
         for (block, at) in data.chunks_exact_mut(self.block_size).zip(lba..) {
             fill(block, self.seed, at, self.generation);
@@ -130,7 +135,7 @@ impl Verifier {
 
     /// A write of reserved blocks has ended: `generation` when it succeeded; otherwise nothing is
     /// known of the blocks any more.
-    pub fn end_write(&mut self, lba: u64, blocks: u32, generation: Option<u64>) {
+    pub(crate) fn end_write(&mut self, lba: u64, blocks: u32, generation: Option<u64>) {
         let range = self.range(lba, blocks);
         self.acknowledged[range.clone()].fill(generation.unwrap_or(0));
         self.busy[range].fill(false);
@@ -140,7 +145,12 @@ impl Verifier {
     ///
     /// # Errors
     /// What is wrong with the first wrong block.
-    pub fn end_read(&mut self, lba: u64, blocks: u32, data: Option<&[u8]>) -> Result<(), Mismatch> {
+    pub(crate) fn end_read(
+        &mut self,
+        lba: u64,
+        blocks: u32,
+        data: Option<&[u8]>,
+    ) -> Result<(), Mismatch> {
         let range = self.range(lba, blocks);
         self.busy[range.clone()].fill(false);
         let Some(data) = data else { return Ok(()) };
@@ -155,12 +165,12 @@ impl Verifier {
     }
 
     /// Bytes in a block.
-    pub fn block_size(&self) -> usize {
+    pub(crate) fn block_size(&self) -> usize {
         self.block_size
     }
 
     /// Blocks that were read and found right.
-    pub fn checked(&self) -> u64 {
+    pub(crate) fn checked(&self) -> u64 {
         self.checked
     }
 

@@ -3,13 +3,11 @@
 use std::fmt;
 
 use bdev::Rng;
-use serde::Serialize;
 
 use crate::zipf::Zipf;
 
 /// The kind of a workload, named as fio names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "lower")]
 pub enum Rw {
     /// Sequential reads.
@@ -105,6 +103,12 @@ impl Generator {
         assert!(steps > 0, "the region holds an I/O");
         let zipf = (workload.rw == Rw::ZipfWrite).then(|| Zipf::new(steps));
         Generator { workload, rng: Rng::new(seed), steps, next_step: 0, zipf }
+    }
+
+    /// The first device block of step `step` of the region; `None` behind the last.
+    pub fn step(&self, step: u64) -> Option<u64> {
+        let lba = || self.workload.first + step * u64::from(self.workload.blocks);
+        (step < self.steps).then(lba)
     }
 
     /// The next operation.
