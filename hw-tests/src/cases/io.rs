@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("io/fsync_and_flush_return", |lab| plain(lab, "flush.sh", 512)),
         Case::new("io/discard_and_write_zeroes_512", |lab| plain(lab, "discard.sh", 512)),
         Case::new("io/discard_and_write_zeroes_4096", |lab| plain(lab, "discard.sh", 4096)),
+        Case::new("io/verify_copy_compare_errors_and_reset", commands).on_daemon(),
     ]
 }
 
@@ -27,4 +28,9 @@ fn fio(lab: &mut Lab, block_size: u32, queues: u32, digests: &str) -> Result<()>
 fn plain(lab: &mut Lab, script: &str, block_size: u32) -> Result<()> {
     let target = lab.volume(block_size)?;
     lab.script(script, &target, &[]).map(drop)
+}
+
+fn commands(lab: &mut Lab) -> Result<()> {
+    let target = lab.volume(4096)?;
+    lab.script("commands.sh", &target, &[("BLOCK_SIZE", "4096")]).map(drop)
 }

@@ -49,6 +49,7 @@ impl Connection {
             opcode::admin::ASYNC_EVENT => self.async_event_request(key),
             opcode::admin::KEEP_ALIVE => self.answer(key, NvmeStatus::SUCCESS),
             opcode::admin::ABORT => self.abort(key, &sqe),
+            opcode::admin::CROSS_CONTROLLER_RESET => self.cross_reset(key, &sqe),
             _ => unreachable!("the table has no other command"),
         }
     }
@@ -61,6 +62,7 @@ impl Connection {
             view: queue.subsystem.as_deref(),
             discovery_nqn: self.snapshot.discovery_nqn,
             events: controller.events_offered(),
+            instance: self.target.registry().instance(queue.hold),
         };
         let command = self.commands.get_mut(key).expect("ready commands exist");
         match identify::fill(&subject, sqe, page_of(&mut command.segment, IDENTIFY_LEN)) {
@@ -87,6 +89,7 @@ impl Connection {
             snapshot: &self.snapshot,
             identity: &controller.identity,
             local: self.addresses.local,
+            resets: &controller.resets,
             now: cx.now,
         };
         let page = page_of(&mut command.segment, len);
@@ -96,6 +99,9 @@ impl Connection {
         };
         match filled {
             Ok(event) => {
+                if request.removes_resets() {
+                    controller.resets.remove_completed();
+                }
                 if !request.retain_event {
                     controller.unmask(event);
                 }

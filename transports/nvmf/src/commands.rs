@@ -15,6 +15,7 @@ pub(crate) const ADMIN: &[Row] = &[
     (opcode::admin::GET_FEATURES, 0),
     (opcode::admin::ASYNC_EVENT, 0),
     (opcode::admin::KEEP_ALIVE, 0),
+    (opcode::admin::CROSS_CONTROLLER_RESET, 0),
 ];
 
 /// Commands of I/O queues, in the order of their opcodes.

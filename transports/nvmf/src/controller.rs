@@ -8,10 +8,11 @@ use nvme_spec::{NvmeStatus, StatusCode, lid, oaes};
 use crate::abort::Aborts;
 use crate::command::Phase;
 use crate::connection::Connection;
+use crate::cross_reset::CrossResets;
 use crate::features::BEHAVIOR_LEN;
 use crate::framer::narrow;
 use crate::limits::{ASYNC_EVENTS_MAX, COMMANDS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS};
-use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, Identity};
+use crate::registry::{EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, Identity};
 
 /// What a controller controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(crate) struct Controller {
     /// Asynchronous Event Requests that wait, by their keys: the first `waiting_len`.
     waiting: [u32; ASYNC_EVENTS_MAX],
     waiting_len: usize,
+    /// Resets of other controllers that this one caused.
+    pub(crate) resets: CrossResets,
     /// Abort commands that wait for their I/O queue.
     pub(crate) aborts: Aborts,
     /// What Timestamp was set to, in milliseconds, and when.
@@ -68,6 +71,7 @@ impl Controller {
             masked: 0,
             waiting: [0; ASYNC_EVENTS_MAX],
             waiting_len: 0,
+            resets: CrossResets::default(),
             aborts: Aborts::default(),
             timestamp: None,
             behavior: [0; BEHAVIOR_LEN],
@@ -96,10 +100,8 @@ impl Controller {
 
     /// Which of its asynchronous events OAES offers.
     pub(crate) fn events_offered(&self) -> u32 {
-        match self.kind {
-            Kind::Io => oaes::NAMESPACE_ATTRIBUTE,
-            Kind::Discovery => oaes::DISCOVERY_CHANGE,
-        }
+        let own = EVENTS.iter().filter(|row| row.kind == self.kind);
+        own.fold(0, |offered, row| offered | row.enabled)
     }
 
     /// The log page of an event was read: it may be reported again.
@@ -136,32 +138,56 @@ impl Controller {
 
     /// The next request to complete, and with what, if an event is pending.
     fn next_event(&mut self) -> Option<(u32, u32)> {
-        let (event, enabled, dw0) = match self.kind {
-            Kind::Io => (
-                EVENT_NAMESPACES,
-                oaes::NAMESPACE_ATTRIBUTE,
-                notice_of(notice::NAMESPACE_CHANGED, lid::CHANGED_NAMESPACES),
-            ),
-            Kind::Discovery => (
-                EVENT_DISCOVERY,
-                oaes::DISCOVERY_CHANGE,
-                notice_of(notice::DISCOVERY_CHANGE, lid::DISCOVERY),
-            ),
-        };
-        if self.event_config & enabled == 0 {
-            self.pending &= !event;
+        for row in EVENTS.iter().filter(|row| row.kind == self.kind) {
+            if self.event_config & row.enabled == 0 {
+                self.pending &= !row.event;
+            }
+            //= NVMe-Base 2.1 §5.1.2
+            //# an event type stays masked until its log page is read
+            if self.pending & row.event != 0 && self.masked & row.event == 0 {
+                let key = self.unpark()?;
+                self.pending &= !row.event;
+                self.masked |= row.event;
+                return Some((key, notice_of(row.notice, row.log_page)));
+            }
         }
-        //= NVMe-Base 2.1 §5.1.2
-        //# an event type stays masked until its log page is read
-        if self.pending & event == 0 || self.masked & event != 0 {
-            return None;
-        }
-        let key = self.unpark()?;
-        self.pending &= !event;
-        self.masked |= event;
-        Some((key, dw0))
+        None
     }
 }
+
+/// An asynchronous event: who reports it, the bit of OAES that offers it and of the configuration
+/// that enables it, and what a host learns.
+struct EventRow {
+    kind: Kind,
+    event: u32,
+    enabled: u32,
+    notice: u32,
+    log_page: u8,
+}
+
+const EVENTS: &[EventRow] = &[
+    EventRow {
+        kind: Kind::Io,
+        event: EVENT_NAMESPACES,
+        enabled: oaes::NAMESPACE_ATTRIBUTE,
+        notice: notice::NAMESPACE_CHANGED,
+        log_page: lid::CHANGED_NAMESPACES,
+    },
+    EventRow {
+        kind: Kind::Io,
+        event: EVENT_CROSS_RESET,
+        enabled: oaes::CROSS_RESET_COMPLETED,
+        notice: notice::CROSS_RESET_COMPLETED,
+        log_page: lid::CROSS_RESET,
+    },
+    EventRow {
+        kind: Kind::Discovery,
+        event: EVENT_DISCOVERY,
+        enabled: oaes::DISCOVERY_CHANGE,
+        notice: notice::DISCOVERY_CHANGE,
+        log_page: lid::DISCOVERY,
+    },
+];
 
 /// CAP.TO and CRTO.CRWMT, units of 500 ms: a reset waits for what is at the devices.
 const READY_TIMEOUT: u64 = QUIESCE_MS.div_ceil(500);
@@ -261,7 +287,11 @@ impl Connection {
     /// Completes Asynchronous Event Requests for what came up.
     pub(crate) fn poll_async_events(&mut self) {
         let (Some(queue), Some(controller)) = (&self.queue, &mut self.controller) else { return };
-        controller.pending |= self.target.registry().take_events(queue.hold);
+        let registry = self.target.registry();
+        controller.pending |= registry.take_events(queue.hold);
+        if controller.resets.poll(registry) {
+            controller.pending |= EVENT_CROSS_RESET;
+        }
         while let Some((key, dw0)) = self.controller.as_mut().and_then(Controller::next_event) {
             self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);
         }

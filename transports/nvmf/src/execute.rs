@@ -131,7 +131,7 @@ impl Connection {
             return;
         }
         self.progress = self.progress.max(cx.now);
-        let status = nvme_status(command.doing, completion.status);
+        let status = nvme_status(completion.status);
         match completion.data {
             // A buffer that is filled again, or not at all.
             Data::Into(buf) if command.plan.work == Work::Verify || !status.is_success() => {

@@ -10,9 +10,11 @@ use nvme_spec::{
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::config::Namespace;
+use crate::cross_reset::Instance;
 use crate::limits::{
     ABORTS_MAX, ASYNC_EVENTS_MAX, COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX,
-    ERRORS_KEPT, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, VSL,
+    CROSS_RESETS_MAX, ERRORS_KEPT, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX,
+    QUIESCE_MS, VSL,
 };
 use crate::target::SubsystemView;
 use crate::{Nqn, copy};
@@ -48,6 +50,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) discovery_nqn: Nqn,
     /// OAES.
     pub(crate) events: u32,
+    pub(crate) instance: Instance,
 }
 
 /// Fills `page`, which is zeroed, with what CNS asks for.
@@ -128,7 +131,11 @@ fn fill_controller(subject: &Subject<'_>, page: &mut IdentifyController) {
             page.cntrltype = ControllerType::Discovery as u8;
             page.dctype = discovery_controller_type::DIRECT;
         }
-        Some(view) => fill_io_controller(view, page),
+        Some(view) => {
+            (page.ciu, page.cirn) = (subject.instance.ciu, U64::new(subject.instance.cirn));
+            page.ccrl = u8::try_from(CROSS_RESETS_MAX).expect("a few");
+            fill_io_controller(view, page);
+        }
     }
 }
 
@@ -343,7 +350,8 @@ mod tests {
         let snapshot = Target::new(config).unwrap().snapshot();
         let discovery_nqn = snapshot.discovery_nqn;
         let view = snapshot.subsystem(&nqn).map(AsRef::as_ref);
-        let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x100 };
+        let instance = Instance { ciu: 3, cirn: 0x1122_3344_5566_7788 };
+        let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x100, instance };
         let discovery = Subject { view: None, events: 1 << 31, ..io };
         let mut table = String::new();
         let mut add = |name: &str, subject: &Subject<'_>, cns: u8, nsid: u32| {

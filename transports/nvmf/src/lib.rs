@@ -20,7 +20,7 @@
 //! | `framer`, `digest` | bytes to checked PDUs, for both sides |
 //! | `receive`, `execute`, `transmit` | commands in, commands done, responses out |
 //! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown, events |
-//! | `admin`, `abort`, `identify`, `logs`, `features`, `discovery` | the admin commands |
+//! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
 //! | `tally` | what failed, and what was read and written |
 //! | `commands` | which commands there are, and what they change |
 //! | `io`, `copy`, `status` | I/O commands as block requests, and their statuses: the only place |
@@ -115,6 +115,7 @@ mod config;
 mod connection;
 mod controller;
 mod copy;
+mod cross_reset;
 mod digest;
 mod discovery;
 mod event;
@@ -142,10 +143,11 @@ pub use event::{CloseReason, Event};
 pub use framer::Digests;
 pub use limits::{
     ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
-    COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS,
-    ERRORS_KEPT, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX,
-    KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT,
-    SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX, TRANSFER_MAX,
+    COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,
+    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ERRORS_KEPT, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX,
+    IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX,
+    QUIESCE_MS, RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX,
+    TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

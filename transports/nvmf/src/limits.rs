@@ -95,6 +95,15 @@ pub const RECEIVE_SEGMENT: usize = 64 << 10;
 /// When this much of a PDU's data is still missing it is received into its own segment directly.
 pub const DIRECT_RECEIVE_MIN: u32 = 16 << 10;
 
+/// Cross-controller resets of one controller in progress at once: CCRL.
+///
+/// The next one fails with Cross-Controller Reset Limit Exceeded.
+pub const CROSS_RESETS_MAX: usize = 4;
+
+/// Entries of the log of cross-controller resets of one controller. When the host has not removed
+/// those that are complete and all are taken, the next one fails with its log page full.
+pub const CROSS_RESET_ENTRIES: usize = 8;
+
 /// Failed commands that a controller remembers for its error log: ELPE plus one. Older ones are
 /// forgotten.
 pub const ERRORS_KEPT: usize = 32;

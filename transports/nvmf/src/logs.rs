@@ -11,14 +11,17 @@ use nvme_spec::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::Kind;
+use crate::cross_reset::CrossResets;
 use crate::identify::{ANA_GROUP, text};
 use crate::limits::{ERRORS_KEPT, NAMESPACES_MAX};
-use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, Hold, Identity, Registry};
+use crate::registry::{
+    EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, Hold, Identity, Registry,
+};
 use crate::target::{Snapshot, SubsystemView};
 use crate::{commands, discovery, features};
 
 /// Log pages of I/O controllers.
-const IO_PAGES: [u8; 8] = [
+const IO_PAGES: [u8; 9] = [
     lid::SUPPORTED,
     lid::ERROR,
     lid::SMART,
@@ -27,6 +30,7 @@ const IO_PAGES: [u8; 8] = [
     lid::EFFECTS,
     lid::ANA,
     lid::FID_EFFECTS,
+    lid::CROSS_RESET,
 ];
 
 /// Log pages of discovery controllers.
@@ -65,6 +69,13 @@ impl LogRequest {
     }
 }
 
+impl LogRequest {
+    /// RMC of the Cross-Controller Reset log page: complete entries are removed.
+    pub(crate) fn removes_resets(&self) -> bool {
+        self.lid == lid::CROSS_RESET && self.specific & 1 != 0
+    }
+}
+
 /// Where log pages take their contents from.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
@@ -74,6 +85,7 @@ pub(crate) struct Source<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) identity: &'a Identity,
     pub(crate) local: SocketAddr,
+    pub(crate) resets: &'a CrossResets,
     pub(crate) now: Instant,
 }
 
@@ -155,6 +167,10 @@ pub(crate) fn fill_io(
         lid::EFFECTS => put_whole(request, page, &io_effects())?,
         lid::FID_EFFECTS => put_whole(request, page, &feature_effects())?,
         lid::ANA => ana(source, view, request, page)?,
+        lid::CROSS_RESET => {
+            source.resets.fill(&mut window(request, page, source.resets.log_len())?);
+            return Ok(EVENT_CROSS_RESET);
+        }
         _ => unreachable!("the table has no other page"),
     }
     Ok(0)

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use bdev::Instant;
 
 use crate::abort::{Wish, WishError};
+use crate::cross_reset::Instance;
 use crate::limits::{
     ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, NS_PER_MS,
 };
@@ -21,6 +22,8 @@ use crate::{HostId, Nqn};
 pub(crate) const EVENT_NAMESPACES: u32 = 1;
 /// Event: the discovery log changed.
 pub(crate) const EVENT_DISCOVERY: u32 = 2;
+/// Event: a reset of another controller is complete.
+pub(crate) const EVENT_CROSS_RESET: u32 = 4;
 
 const CHANGED_WORDS: usize = NAMESPACES_MAX as usize / 64 + 1;
 
@@ -61,6 +64,8 @@ pub struct Session {
 pub(crate) struct Registry {
     slots: Box<[Slot]>,
     cursor: AtomicUsize,
+    /// What the random numbers of instances are made of.
+    seed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +95,11 @@ struct Cold {
     /// Connections that name this slot. It is free again when there are none.
     users: u32,
     identity: Option<Identity>,
+    /// Whose it is, or was: also after its end, until the slot is another's.
+    owner: Option<Identity>,
+    instance: Instance,
+    /// The admin connection works on commands.
+    admin_open: bool,
     /// Connected QIDs, one bit each.
     queues: u128,
     queues_granted: u16,
@@ -98,6 +108,22 @@ struct Cold {
 }
 
 const _: () = assert!(IO_QUEUES_MAX < 128);
+
+impl Cold {
+    /// Whether the controller has ended and nothing of it is under way any more.
+    fn is_over(&self) -> bool {
+        self.identity.is_none() && !self.admin_open && self.queues == 0
+    }
+}
+
+/// How far the end of a controller is that another one asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is gone.
+    Already,
+    /// It was told to end.
+    Soon,
+}
 
 /// Why an I/O queue may not join a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +156,7 @@ impl Hold {
 impl Registry {
     pub(crate) fn new() -> Registry {
         let slots = (0..CONTROLLERS_MAX).map(|_| Slot::default()).collect();
-        Registry { slots, cursor: AtomicUsize::new(0) }
+        Registry { slots, cursor: AtomicUsize::new(0), seed: AtomicU64::new(0) }
     }
 
     /// Makes a controller, or `None` when all slots are in use.
@@ -143,7 +169,14 @@ impl Registry {
             if cold.users > 0 {
                 return None;
             }
-            *cold = Cold { users: 1, identity: Some(identity), ..Cold::default() };
+            *cold = Cold {
+                users: 1,
+                identity: Some(identity),
+                owner: Some(identity),
+                instance: cold.instance.next(self.random(start)),
+                admin_open: true,
+                ..Cold::default()
+            };
             cold.queues_granted = IO_QUEUES_MAX;
             *lock(&slot.errors) = ErrorLog::default();
             *lock(&slot.traffic) = Traffic::default();
@@ -195,11 +228,13 @@ impl Registry {
     /// The queue is deleted: its connection ends, and nothing of it is at a device any more. Its
     /// QID is free, the hold is still to be given back.
     pub(crate) fn release(&self, hold: Hold) {
-        if hold.qid != 0 {
-            let mut cold = self.slot(hold).cold();
-            assert!(cold.queues & 1u128 << hold.qid != 0, "a queue is deleted once");
-            cold.queues &= !(1u128 << hold.qid);
+        let mut cold = self.slot(hold).cold();
+        if hold.qid == 0 {
+            cold.admin_open = false;
+            return;
         }
+        assert!(cold.queues & 1u128 << hold.qid != 0, "a queue is deleted once");
+        cold.queues &= !(1u128 << hold.qid);
     }
 
     /// Gives a hold back. The controller dies with its admin queue.
@@ -243,6 +278,53 @@ impl Registry {
             slot.kill(&mut cold, life);
             live
         })
+    }
+
+    /// Ends the controller `icid` of the same host and subsystem as `hold`'s; `None` when that
+    /// instance is another host's.
+    pub(crate) fn end_instance(&self, hold: Hold, icid: u16, instance: Instance) -> Option<Ended> {
+        let by = self.slot(hold).cold().owner?;
+        let slot = usize::from(icid).checked_sub(1).and_then(|index| self.slots.get(index));
+        let Some(slot) = slot else { return Some(Ended::Already) };
+        let mut cold = slot.cold();
+        if cold.users == 0 || cold.instance != instance {
+            return Some(Ended::Already);
+        }
+        let owner = cold.owner?;
+        let same = (owner.subsystem, owner.hostnqn, owner.hostid);
+        if same != (by.subsystem, by.hostnqn, by.hostid) {
+            return None;
+        }
+        slot.kill(&mut cold, slot.life.load(Ordering::Acquire));
+        Some(if cold.is_over() { Ended::Already } else { Ended::Soon })
+    }
+
+    /// Whether nothing of this instance is under way any more.
+    pub(crate) fn is_ended(&self, icid: u16, instance: Instance) -> bool {
+        let slot = usize::from(icid).checked_sub(1).and_then(|index| self.slots.get(index));
+        slot.is_none_or(|slot| {
+            let cold = slot.cold();
+            cold.users == 0 || cold.instance != instance || cold.is_over()
+        })
+    }
+
+    /// What tells this controller from others of its CNTLID.
+    pub(crate) fn instance(&self, hold: Hold) -> Instance {
+        self.slot(hold).cold().instance
+    }
+
+    /// Sets what the random numbers of instances are made of.
+    pub(crate) fn seed(&self, seed: u64) {
+        self.seed.store(seed, Ordering::Relaxed);
+    }
+
+    /// A number for the instance that is made as number `count`: splitmix64 of the seed.
+    fn random(&self, count: usize) -> u64 {
+        let count = (count as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed.load(Ordering::Relaxed).wrapping_add(count);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
     }
 
     /// Enables the controller: I/O queues may join.

@@ -145,6 +145,12 @@ impl Target {
         Ok(())
     }
 
+    /// What the random numbers (CIRN) of controllers made from now on derive from: to be set once,
+    /// at start, to a random number.
+    pub fn seed_instances(&self, seed: u64) {
+        self.registry.seed(seed);
+    }
+
     /// Every live controller, for management. Allocates; not for the data path.
     pub fn sessions(&self) -> Vec<Session> {
         self.registry.sessions()

@@ -53,6 +53,7 @@ pub(crate) fn blocks(text: &str) -> Vec<Block> {
 fn is_claimed(citation: &str) -> bool {
     let claims = [
         ("NVMe-Base 2.1 ", include_str!("../../../../docs/spec/nvme-base-2.1.toml")),
+        ("NVMe-Base 2.3 ", include_str!("../../../../docs/spec/nvme-base-2.3.toml")),
         ("NVMe-NVM 1.1 ", include_str!("../../../../docs/spec/nvme-nvm-1.1.toml")),
         ("NVMe-TCP 1.1 ", include_str!("../../../../docs/spec/nvme-tcp-1.1.toml")),
     ];

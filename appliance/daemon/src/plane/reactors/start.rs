@@ -29,6 +29,7 @@ impl ReactorPlane {
             .collect::<std::io::Result<_>>()
             .context("no eventfd for a reactor")?;
         let target = Target::new(nvmf::Config::default()).map_err(|error| anyhow!("{error}"))?;
+        target.seed_instances(uuid::Uuid::new_v4().as_u64_pair().1);
         let wakes = doorbells.iter().map(wake).collect();
         let node_config = NodeConfig { target, connections_max: CONNECTIONS_DEFAULT, wakes };
         let (handle, seeds) = node(node_config);
