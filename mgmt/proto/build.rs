@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "holdfast/v1/discovery.proto",
     "holdfast/v1/export.proto",
     "holdfast/v1/node.proto",
     "holdfast/v1/snapshot.proto",

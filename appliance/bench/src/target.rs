@@ -10,7 +10,9 @@ use net_uring::{UringNet, UringNetConfig};
 use node::{
     NodeConfig, NodeError, NodeHandle, StoreId, StoreSpec, StoreStatus, VolumeSpec, VolumeStatus,
 };
-use nvmf::{Config, ConfigError, Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem, Target};
+use nvmf::{
+    Config, ConfigError, Hosts, Namespace, NamespaceHandle, Nqn, Port, Reach, Subsystem, Target,
+};
 use reactor::{Doorbell, Idle, Reactor, ReactorConfig, ReactorStats, StartError};
 use thiserror::Error;
 
@@ -174,6 +176,7 @@ pub(crate) fn config_of(
         block_size: volume.block_size,
         blocks: volume.bytes / u64::from(volume.block_size),
         atomic_blocks: node::ATOMIC_BYTES / volume.block_size,
+        reach: Reach::default(),
     };
     let subsystem = Subsystem {
         nqn: subsystem(),

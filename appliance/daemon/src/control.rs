@@ -5,6 +5,7 @@
 //! [`cluster::plan`]. Mutations run one at a time; reads do not wait for them.
 
 mod care;
+mod discovery;
 mod exports;
 mod reconcile;
 mod snapshots;
@@ -13,16 +14,17 @@ mod view;
 mod volumes;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
     ApiError, Changed, DiffStep, EventKind, EventStream, Export, ExportAdd, ExportRemove, Health,
-    HostsAdd, HostsRemove, LogAdvice, Node, NodeInfo, Reply, RequestId, Scrub, ScrubChange,
-    Session, Severity, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath,
-    StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit, StoreName, Subscription,
-    Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff, VolumeName, VolumeQos,
-    VolumeResize, VolumeRestore,
+    HostsAdd, HostsRemove, LogAdvice, Node, NodeInfo, Referral, Reply, RequestId, Scrub,
+    ScrubChange, Session, SetAnaState, Severity, Snapshot, SnapshotCreate, SnapshotDelete,
+    SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit,
+    StoreName, Subscription, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
+    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
 };
 use cluster::{Desired, Expected, RecordError, StateError, StateStore};
 use tokio::sync::MutexGuard as AsyncMutexGuard;
@@ -183,9 +185,8 @@ impl Node for Control {
     fn node_info(&self) -> Reply<'_, NodeInfo> {
         Box::pin(async {
             let plane = self.plane.info();
-            let texts = |addresses: &[std::net::SocketAddr]| {
-                addresses.iter().map(ToString::to_string).collect()
-            };
+            let texts =
+                |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect();
             Ok(NodeInfo {
                 name: self.name.clone(),
                 uuid: self.uuid,
@@ -346,6 +347,29 @@ impl Node for Control {
     fn hosts_remove(&self, id: &RequestId, request: HostsRemove) -> Reply<'_, Changed<Export>> {
         let id = id.to_string();
         Box::pin(async move { self.remove_hosts(request, &id).await })
+    }
+
+    fn export_set_ana_state(
+        &self,
+        id: &RequestId,
+        request: SetAnaState,
+    ) -> Reply<'_, Changed<Export>> {
+        let id = id.to_string();
+        Box::pin(async move { self.set_ana_state(request, &id).await })
+    }
+
+    fn referral_add(&self, id: &RequestId, request: Referral) -> Reply<'_, Changed<Referral>> {
+        let id = id.to_string();
+        Box::pin(async move { self.add_referral(request, &id).await })
+    }
+
+    fn referral_remove(&self, id: &RequestId, address: SocketAddr) -> Reply<'_, Option<Referral>> {
+        let id = id.to_string();
+        Box::pin(async move { self.remove_referral(address, &id).await })
+    }
+
+    fn referral_list(&self) -> Reply<'_, Vec<Referral>> {
+        Box::pin(async { Ok(self.desired().await?.referrals().to_vec()) })
     }
 
     fn session_list(&self) -> Reply<'_, Vec<Session>> {

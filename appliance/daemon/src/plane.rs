@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::{
-    BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Reply, Session,
-    ShardStats, StoreCheck, StoreNumbers, TransportStats, VolumeIo,
+    Access, BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Referral,
+    Reply, Session, ShardStats, StoreCheck, StoreNumbers, TransportStats, VolumeIo,
 };
 use uuid::Uuid;
 
@@ -106,14 +106,25 @@ pub trait DataPlane: Send + Sync + 'static {
     /// All exports.
     fn exports(&self) -> Reply<'_, Vec<PlaneExport>>;
 
-    /// Exports a volume as namespace 1 of a new subsystem.
+    /// Exports a volume as a namespace of a subsystem, which is there as long as it has any.
     fn export_add(&self, export: PlaneExport) -> Reply<'_, ()>;
 
-    /// Replaces the allow list of a subsystem. Sessions of hosts that are not on it end.
-    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()>;
+    /// Replaces the allow list of an export and the states of its paths. Hosts that are not on it
+    /// lose the namespace, and their sessions when that was the only one they saw.
+    fn export_change(&self, export: PlaneExport) -> Reply<'_, ()>;
 
-    /// Removes a subsystem. Its sessions end; answered when no request of theirs is in flight.
-    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()>;
+    /// Removes a namespace, and its subsystem with the last one. Answered when no request for it is
+    /// in flight.
+    fn export_remove(&self, volume: Uuid) -> Reply<'_, ()>;
+
+    /// Other discovery services that hosts are told of.
+    fn referrals(&self) -> Reply<'_, Vec<Referral>>;
+
+    /// Replaces them.
+    fn set_referrals(&self, referrals: Vec<Referral>) -> Reply<'_, ()>;
+
+    /// Gives discovery its unique name. Called once, before [`DataPlane::listen`].
+    fn set_discovery_nqn(&self, nqn: Nqn) -> Reply<'_, ()>;
 
     /// Connected hosts. `volume` is left out: the daemon knows it by the subsystem.
     fn sessions(&self) -> Reply<'_, Vec<Session>>;
@@ -253,12 +264,16 @@ pub struct PlaneVolume {
 pub struct PlaneExport {
     /// The subsystem.
     pub nqn: Nqn,
+    /// The namespace in it.
+    pub nsid: u32,
     /// The store of the volume.
     pub store: Uuid,
     /// The volume.
     pub volume: Uuid,
     /// Who may connect.
     pub access: HostAccess,
+    /// How good a path this node is.
+    pub paths: Access,
 }
 
 /// A host that was refused.

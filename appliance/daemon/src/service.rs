@@ -45,6 +45,7 @@ impl Daemon {
             .with_context(|| format!("{} cannot be written", state_dir.display()))?;
         let (listeners, mut endpoints) = bind(config).await?;
         let control = Control::open(config.node_name.clone(), Arc::new(state), plane).await?;
+        control.plane().set_discovery_nqn(control.discovery_nqn()).await?;
         control.reconcile().await?;
         if let Err(error) = control.clear_frozen().await {
             tracing::warn!(reason = %error, "what comparisons left over stays");

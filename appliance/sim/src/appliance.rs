@@ -12,7 +12,7 @@ use node::{
     Format, NodeConfig, NodeHandle, Shard, StoreId, StoreSpec, StoreStatus, Ticket, VolumeSpec,
     VolumeStatus, node,
 };
-use nvmf::{Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem};
+use nvmf::{Hosts, Namespace, NamespaceHandle, Nqn, Port, Reach, Subsystem};
 use reactor::Machine;
 
 use crate::meddle::Operator;
@@ -397,6 +397,7 @@ impl Life {
                 block_size: status.block_size,
                 blocks: status.bytes / u64::from(status.block_size),
                 atomic_blocks: node::ATOMIC_BYTES / status.block_size,
+                reach: Reach::default(),
             }
         };
         let subsystem = Subsystem {
@@ -407,7 +408,7 @@ impl Life {
         };
         let port = Port { id: 1, address: ADDRESS.parse().expect("an address") };
         let config =
-            nvmf::Config { ports: vec![port], subsystems: vec![subsystem], discovery_nqn: None };
+            nvmf::Config { ports: vec![port], subsystems: vec![subsystem], ..Default::default() };
         self.control.target().replace(config).expect("a sound configuration");
     }
 }

@@ -22,7 +22,7 @@ use net::{
 };
 use node::{Format, NodeConfig, NodeHandle, Shard, StoreSpec, Ticket, VolumeSpec, node};
 use nvmf::initiator::HostIdentity;
-use nvmf::{Config, Digests, HostId, Hosts, Namespace, Nqn, Subsystem};
+use nvmf::{Config, Digests, HostId, Hosts, Namespace, Nqn, Reach, Subsystem};
 use reactor::Machine;
 use sim::{History, Host, HostConfig, Ledger, Shape, Workload};
 
@@ -168,8 +168,9 @@ impl Node {
         let (handle, attached) = self.control.attach(store, &volume).unwrap();
         self.finish(attached);
         let blocks = VOLUME_BYTES / 4096;
+        let (nsid, atomic_blocks, reach) = (1, 1, Reach::default());
         let namespaces =
-            vec![Namespace { nsid: 1, handle, uuid, block_size, blocks, atomic_blocks: 1 }];
+            vec![Namespace { nsid, handle, uuid, block_size, blocks, atomic_blocks, reach }];
         let (nqn, serial, hosts) = (Nqn::new(NAME).unwrap(), "A".to_owned(), Hosts::Any);
         let subsystem = Subsystem { nqn, serial, hosts, namespaces };
         let config = Config { subsystems: vec![subsystem], ..Config::default() };

@@ -15,7 +15,7 @@ use node::{
     VolumeSpec, node,
 };
 use nvmf::initiator::HostIdentity;
-use nvmf::{Config, Digests, HostId, Hosts, Namespace, Nqn, Subsystem};
+use nvmf::{Config, Digests, HostId, Hosts, Namespace, Nqn, Reach, Subsystem};
 use reactor::Machine;
 use sim::{Host, HostConfig};
 use volume::{Health, SpaceState};
@@ -76,7 +76,9 @@ impl Bench {
             let (handle, attached) = self.control.attach(store, &volume).unwrap();
             self.finish(attached).unwrap();
             let (nsid, blocks) = (u32::from(number), VOLUME_BYTES / 4096);
-            namespaces.push(Namespace { nsid, handle, uuid, block_size, blocks, atomic_blocks: 1 });
+            let (atomic_blocks, reach) = (1, Reach::default());
+            let shape = Namespace { nsid, handle, uuid, block_size, blocks, atomic_blocks, reach };
+            namespaces.push(shape);
             self.stores.push(store);
         }
         let (nqn, serial, hosts) = (Nqn::new(NAME).unwrap(), "S".to_owned(), Hosts::Any);

@@ -135,6 +135,12 @@ event_kinds! {
     ExportAdded = "export_added",
     /// The allow list of an export changed.
     ExportHostsChanged = "export_hosts_changed",
+    /// How good a path the node is to an export changed.
+    ExportAnaStateChanged = "export_ana_state_changed",
+    /// Hosts are told of another discovery service.
+    ReferralAdded = "referral_added",
+    /// Hosts are told no more of another discovery service.
+    ReferralRemoved = "referral_removed",
     /// An export was removed.
     ExportRemoved = "export_removed",
     /// An export cannot serve.

@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use crate::limits::HOSTS_PER_EXPORT_MAX;
-use crate::{ApiError, Nqn, VolumeName};
+use crate::limits::{HOSTS_PER_EXPORT_MAX, NAMESPACES_PER_SUBSYSTEM_MAX};
+use crate::{Access, ApiError, Nqn, VolumeName};
 
-/// Who may connect to an export.
+/// Who may connect to an export: the hosts to which the namespace is attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HostAccess {
     /// Every host that reaches the listener.
@@ -49,15 +49,31 @@ impl HostAccess {
     }
 }
 
-/// Exports a volume as namespace 1 of its own subsystem.
+/// Exports a volume as a namespace of a subsystem: of one of its own, or of one that is there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExportAdd {
     /// The volume.
     pub volume: VolumeName,
-    /// The name of the subsystem; `None` lets the node choose one from its own name.
+    /// The name of the subsystem; `None` lets the node choose one from its own name. The name of
+    /// another export adds a namespace to its subsystem.
     pub nqn: Option<Nqn>,
+    /// The NSID; `None` lets the node choose one that the subsystem does not use.
+    pub nsid: Option<u32>,
     /// Who may connect.
     pub access: HostAccess,
+}
+
+/// Checks an NSID that somebody chose.
+///
+/// # Errors
+/// `InvalidArgument` when it is zero or beyond [`NAMESPACES_PER_SUBSYSTEM_MAX`].
+pub fn check_nsid(nsid: u32) -> Result<u32, ApiError> {
+    if (1..=NAMESPACES_PER_SUBSYSTEM_MAX).contains(&nsid) {
+        return Ok(nsid);
+    }
+    let reason = format!("{nsid} is not the number of a namespace");
+    let hint = format!("use 1 to {NAMESPACES_PER_SUBSYSTEM_MAX}");
+    Err(ApiError::invalid("nsid", reason, hint))
 }
 
 /// Removes an export: its hosts are disconnected, the data stays.
@@ -92,12 +108,14 @@ pub struct Export {
     pub volume: VolumeName,
     /// The subsystem that holds it.
     pub nqn: Nqn,
-    /// The namespace in that subsystem. Always 1 today.
+    /// The namespace in that subsystem.
     pub nsid: u32,
     /// The identity of the namespace: the volume's.
     pub uuid: Uuid,
     /// Who may connect.
     pub access: HostAccess,
+    /// How good a path this node is to it.
+    pub paths: Access,
     /// Addresses at which the subsystem listens, as `ip:port`.
     pub listeners: Vec<String>,
     /// Whether hosts can connect now.
@@ -124,6 +142,14 @@ mod tests {
         assert!(!access.admits(&host(3)));
         assert!(HostAccess::Any.admits(&host(3)));
         assert!(!HostAccess::listed(Vec::new()).unwrap().admits(&host(1)));
+    }
+
+    #[test]
+    fn namespace_numbers_are_bounded() {
+        assert_eq!(check_nsid(1), Ok(1));
+        assert_eq!(check_nsid(NAMESPACES_PER_SUBSYSTEM_MAX), Ok(NAMESPACES_PER_SUBSYSTEM_MAX));
+        assert!(check_nsid(0).is_err());
+        assert!(check_nsid(NAMESPACES_PER_SUBSYSTEM_MAX + 1).is_err());
     }
 
     #[test]

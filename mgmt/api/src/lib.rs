@@ -24,8 +24,10 @@
 #![forbid(unsafe_code)]
 
 mod advise;
+mod ana;
 mod block;
 mod check;
+mod discovery;
 mod error;
 mod event;
 mod export;
@@ -44,15 +46,18 @@ mod store;
 mod volume;
 
 pub use advise::{LogAdvice, LogDemand, StoreAdvise, advise_log, judge_log};
+pub use ana::{Access, AnaState, SetAnaState};
 pub use block::BlockSize;
 pub use check::{CheckFinding, CheckReport, StoreCheck};
+pub use discovery::{Referral, add_referral};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, Severity};
-pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove};
+pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove, check_nsid};
 pub use limits::{
     DIFF_RANGES_MAX, EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, LOG_BYTES_MAX, LOG_BYTES_MIN,
-    LOG_BYTES_UNIT, NAME_LEN_MAX, NQN_LEN_MAX, PATH_LEN_MAX, REQUEST_ID_LEN_MAX,
-    SCRUB_RATE_DEFAULT, SCRUB_RATE_MIN, SNAPSHOT_GROUP_MAX, VOLUME_BYTES_MAX,
+    LOG_BYTES_UNIT, NAME_LEN_MAX, NAMESPACES_PER_SUBSYSTEM_MAX, NQN_LEN_MAX, PATH_LEN_MAX,
+    REFERRALS_MAX, REQUEST_ID_LEN_MAX, SCRUB_RATE_DEFAULT, SCRUB_RATE_MIN, SNAPSHOT_GROUP_MAX,
+    VOLUME_BYTES_MAX,
 };
 pub use name::{SnapshotName, StoreName, VolumeName};
 pub use node::{Changed, EventSource, EventStream, Health, Node, NodeInfo, Reply, Subscription};

@@ -9,6 +9,12 @@ pub const NQN_LEN_MAX: usize = 223;
 /// Hosts on the allow list of one export. One more is refused as resource exhausted.
 pub const HOSTS_PER_EXPORT_MAX: usize = 64;
 
+/// Namespaces of one subsystem, and the largest NSID. One more is refused as resource exhausted.
+pub const NAMESPACES_PER_SUBSYSTEM_MAX: u32 = 256;
+
+/// Referrals to other discovery services. One more is refused as resource exhausted.
+pub const REFERRALS_MAX: usize = 64;
+
 /// Bytes in a request id given by a client. A longer one is an invalid argument.
 pub const REQUEST_ID_LEN_MAX: usize = 64;
 

@@ -1,16 +1,17 @@
 //! The seam between the servers and the node.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 
 use uuid::Uuid;
 
 use crate::{
     ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, LogAdvice,
-    RequestId, Scrub, ScrubChange, Session, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList,
-    SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit, StoreName,
-    Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff, VolumeName, VolumeQos,
-    VolumeResize, VolumeRestore,
+    Referral, RequestId, Scrub, ScrubChange, Session, SetAnaState, Snapshot, SnapshotCreate,
+    SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise,
+    StoreCheck, StoreInit, StoreName, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
+    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
 };
 
 /// The answer to a request, some time later.
@@ -126,6 +127,22 @@ pub trait Node: Send + Sync {
 
     /// Takes hosts off the allow list of an export.
     fn hosts_remove(&self, id: &RequestId, request: HostsRemove) -> Reply<'_, Changed<Export>>;
+
+    /// Sets how good a path the node, or one of its listeners, is to an export.
+    fn export_set_ana_state(
+        &self,
+        id: &RequestId,
+        request: SetAnaState,
+    ) -> Reply<'_, Changed<Export>>;
+
+    /// Tells hosts of another discovery service.
+    fn referral_add(&self, id: &RequestId, request: Referral) -> Reply<'_, Changed<Referral>>;
+
+    /// Tells them no more. `Ok(None)`: there was none at this address.
+    fn referral_remove(&self, id: &RequestId, address: SocketAddr) -> Reply<'_, Option<Referral>>;
+
+    /// All referrals, by address.
+    fn referral_list(&self) -> Reply<'_, Vec<Referral>>;
 
     /// Hosts that are connected now.
     fn session_list(&self) -> Reply<'_, Vec<Session>>;

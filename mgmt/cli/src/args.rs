@@ -2,12 +2,13 @@
 
 mod bench;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use api::{
-    ApiError, BlockSize, ByteLen, DevicePath, DiffTarget, LogSize, Nqn, RequestId, ScrubRate,
-    SnapshotPath, StoreName, VolumeName,
+    AnaState, ApiError, BlockSize, ByteLen, DevicePath, DiffTarget, LogSize, Nqn, RequestId,
+    ScrubRate, SnapshotPath, StoreName, VolumeName,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// Exports: volumes that hosts can reach
     #[command(subcommand)]
     Export(ExportCommand),
+    /// Discovery: what hosts are told besides the exports
+    #[command(subcommand)]
+    Discovery(DiscoveryCommand),
     /// Sessions: hosts that are connected
     #[command(subcommand)]
     Session(SessionCommand),
@@ -389,9 +393,13 @@ pub(crate) enum ExportCommand {
         /// The volume
         #[arg(value_parser = parsed::<VolumeName>)]
         volume: VolumeName,
-        /// The name of the subsystem; chosen by the node if not given
+        /// The name of the subsystem; chosen by the node if not given. With the name of another
+        /// export the volume becomes a further namespace of its subsystem
         #[arg(long, value_parser = parsed::<Nqn>)]
         nqn: Option<Nqn>,
+        /// The number of the namespace in the subsystem; chosen by the node if not given
+        #[arg(long, value_name = "NUMBER", requires = "nqn", value_parser = nsid)]
+        nsid: Option<u32>,
         /// A host that may connect; may be repeated
         #[arg(
             long = "host",
@@ -418,9 +426,56 @@ pub(crate) enum ExportCommand {
     },
     /// Lists the exports
     List,
-    /// The hosts that may connect to an export
+    /// The hosts that may connect to an export and see its namespace
     #[command(subcommand)]
     Hosts(HostsCommand),
+    /// Sets how good a path this node is to a volume; connected hosts are told
+    ///
+    /// The states are optimized, non-optimized, inaccessible, persistent-loss and change. Hosts use
+    /// optimized paths first, and others when there is none; they wait on a path in state change,
+    /// for 10 s at most. Of a state of the node and one of a listener the worse holds.
+    SetAnaState {
+        /// The volume
+        #[arg(value_parser = parsed::<VolumeName>)]
+        volume: VolumeName,
+        /// The new state
+        #[arg(value_parser = parsed::<AnaState>)]
+        state: AnaState,
+        /// Only for the paths through this listener
+        #[arg(long, value_name = "IP:PORT")]
+        listener: Option<SocketAddr>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiscoveryCommand {
+    /// Referrals: other discovery services that hosts are told of
+    #[command(subcommand)]
+    Referral(ReferralCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReferralCommand {
+    /// Tells hosts of another discovery service
+    Add {
+        /// Where it listens
+        #[arg(value_name = "IP:PORT")]
+        address: SocketAddr,
+        /// Its unique name, if it has one
+        #[arg(long, value_parser = parsed::<Nqn>)]
+        nqn: Option<Nqn>,
+    },
+    /// Tells hosts no more of a discovery service
+    Remove {
+        /// Where it listens
+        #[arg(value_name = "IP:PORT")]
+        address: SocketAddr,
+        /// Succeed when there is no such referral
+        #[arg(long)]
+        if_exists: bool,
+    },
+    /// Lists the referrals
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -467,6 +522,12 @@ fn parsed<T: FromStr<Err = ApiError>>(text: &str) -> Result<T, String> {
         ApiError::InvalidArgument { reason, hint, .. } => format!("{reason}; {hint}"),
         other => other.to_string(),
     })
+}
+
+/// Parses the number of a namespace.
+fn nsid(text: &str) -> Result<u32, String> {
+    let number: u32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    api::check_nsid(number).map_err(|error| format!("{error}; {}", error.hint()))
 }
 
 #[cfg(test)]

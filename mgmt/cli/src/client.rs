@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::{ApiError, RequestId};
 use proto::REQUEST_ID_KEY;
+use proto::v1::discovery_service_client::DiscoveryServiceClient;
 use proto::v1::export_service_client::ExportServiceClient;
 use proto::v1::node_service_client::NodeServiceClient;
 use proto::v1::snapshot_service_client::SnapshotServiceClient;
@@ -70,6 +71,10 @@ impl Client {
 
     pub(crate) fn snapshots(&self) -> SnapshotServiceClient<Channel> {
         SnapshotServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn discovery(&self) -> DiscoveryServiceClient<Channel> {
+        DiscoveryServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn exports(&self) -> ExportServiceClient<Channel> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod care;
+mod discovery;
 mod export;
 mod generate;
 mod node;
@@ -15,7 +16,7 @@ use std::io::Write;
 use api::ApiError;
 use serde_json::Value;
 
-use crate::args::{Cli, Command, Output};
+use crate::args::{Cli, Command, DiscoveryCommand, Output};
 use crate::client::Client;
 use crate::run::{Failure, Terminal};
 
@@ -43,6 +44,9 @@ pub(crate) fn execute(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failu
             Command::Export(command) => {
                 export::confirm_first(&command, terminal)?;
                 export::execute(&connect().await?, command, output, terminal).await
+            }
+            Command::Discovery(DiscoveryCommand::Referral(command)) => {
+                discovery::execute(&connect().await?, command, output, terminal).await
             }
             Command::Session(command) => {
                 session::execute(&connect().await?, command, output, terminal).await

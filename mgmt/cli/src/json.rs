@@ -4,7 +4,7 @@
 
 use api::{
     ApiError, ByteLen, ChangedRange, CheckFinding, CheckReport, Event, Export, Health, HostAccess,
-    LogAdvice, NodeInfo, Qos, Rate, RequestId, Scrub, Session, Snapshot, Store, Volume,
+    LogAdvice, NodeInfo, Qos, Rate, Referral, RequestId, Scrub, Session, Snapshot, Store, Volume,
 };
 use serde_json::{Value, json};
 
@@ -152,10 +152,26 @@ pub(crate) fn export(export: &Export) -> Value {
         "uuid": export.uuid.to_string(),
         "allow_any_host": export.access == HostAccess::Any,
         "hosts": export.access.hosts().iter().map(api::Nqn::as_str).collect::<Vec<_>>(),
+        "ana_state": export.paths.state.as_str(),
+        "listener_states": export
+            .paths
+            .listeners
+            .iter()
+            .map(|(listener, state)| {
+                json!({ "listener": listener.to_string(), "ana_state": state.as_str() })
+            })
+            .collect::<Vec<_>>(),
         "listeners": export.listeners,
         "online": export.online,
         "reason": export.reason,
         "sessions": export.sessions,
+    })
+}
+
+pub(crate) fn referral(referral: &Referral) -> Value {
+    json!({
+        "address": referral.address().to_string(),
+        "nqn": referral.nqn().map(api::Nqn::as_str),
     })
 }
 

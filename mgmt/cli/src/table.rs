@@ -3,8 +3,8 @@
 use std::io::{Result, Write};
 
 use api::{
-    ByteLen, ChangedRange, CheckReport, Event, Export, Health, HostAccess, LogAdvice, NodeInfo,
-    Scrub, Session, Snapshot, Store, Volume,
+    Access, ByteLen, ChangedRange, CheckReport, Event, Export, Health, HostAccess, LogAdvice,
+    NodeInfo, Referral, Scrub, Session, Snapshot, Store, Volume,
 };
 use comfy_table::{CellAlignment, Table};
 
@@ -298,20 +298,22 @@ impl Changes {
 }
 
 pub(crate) fn exports(out: &mut dyn Write, exports: &[Export]) -> Result<()> {
-    let heading = ["VOLUME", "ONLINE", "NQN", "NSID", "HOSTS", "SESSIONS", "LISTENERS", "REASON"];
+    let heading =
+        ["VOLUME", "ONLINE", "NQN", "NSID", "PATHS", "HOSTS", "SESSIONS", "LISTENERS", "REASON"];
     let rows = exports.iter().map(|export| {
         [
             export.volume.to_string(),
             yes_or_no(export.online),
             export.nqn.to_string(),
             export.nsid.to_string(),
+            paths_in_short(&export.paths),
             hosts_in_short(&export.access),
             export.sessions.to_string(),
             export.listeners.join(", "),
             export.reason.clone(),
         ]
     });
-    print(out, heading, &[3, 5], rows, "no exports")
+    print(out, heading, &[3, 6], rows, "no exports")
 }
 
 pub(crate) fn hosts(out: &mut dyn Write, export: &Export) -> Result<()> {
@@ -335,6 +337,21 @@ pub(crate) fn sessions(out: &mut dyn Write, sessions: &[Session]) -> Result<()> 
         ]
     });
     print(out, heading, &[1, 2], rows, "no sessions")
+}
+
+/// The state of all paths, and of those through single listeners where they are worse.
+fn paths_in_short(paths: &Access) -> String {
+    let worse = paths.listeners.iter().filter(|(_, state)| *state > paths.state);
+    let worse: String = worse.map(|(listener, state)| format!(" ({listener}: {state})")).collect();
+    format!("{}{worse}", paths.state)
+}
+
+pub(crate) fn referrals(out: &mut dyn Write, referrals: &[Referral]) -> Result<()> {
+    let rows = referrals.iter().map(|referral| {
+        let nqn = referral.nqn().map_or_else(|| "(well-known)".to_owned(), ToString::to_string);
+        [referral.address().to_string(), nqn]
+    });
+    print(out, ["ADDRESS", "NQN"], &[], rows, "no referrals")
 }
 
 fn hosts_in_short(access: &HostAccess) -> String {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use api::{BlockSize, ByteLen, HostAccess, Nqn, Qos, StoreName, VolumeName};
+use api::{Access, BlockSize, ByteLen, HostAccess, Nqn, Qos, Referral, StoreName, VolumeName};
 use uuid::Uuid;
 
 use crate::record::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
@@ -15,8 +15,10 @@ pub struct Observed {
     pub stores: BTreeMap<StoreName, ObservedStore>,
     /// Stores that were tried and could not be opened, with the reason.
     pub failed: BTreeMap<StoreName, String>,
-    /// Exports, by subsystem.
-    pub exports: BTreeMap<Nqn, ObservedExport>,
+    /// Exports, by volume.
+    pub exports: BTreeMap<Uuid, ObservedExport>,
+    /// Other discovery services that hosts are told of.
+    pub referrals: Vec<Referral>,
 }
 
 /// An open store.
@@ -46,10 +48,14 @@ pub struct ObservedVolume {
 /// An export in the data plane.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ObservedExport {
-    /// The volume behind it.
-    pub volume: Uuid,
+    /// The subsystem.
+    pub nqn: Nqn,
+    /// The namespace in it.
+    pub nsid: u32,
     /// Who may connect.
     pub access: HostAccess,
+    /// How good a path the node is.
+    pub paths: Access,
 }
 
 /// One thing to do.
@@ -87,10 +93,22 @@ pub enum Step {
         /// The volume.
         volume: VolumeRecord,
     },
-    /// Replace the allow list of an export.
-    SetHosts(ExportRecord),
+    /// Replace the allow list of an export, and the states of the paths to it.
+    ChangeExport {
+        /// The wish.
+        record: ExportRecord,
+        /// The volume.
+        volume: VolumeRecord,
+    },
     /// Remove an export that nobody wants.
-    RemoveExport(Nqn),
+    RemoveExport {
+        /// The volume.
+        volume: Uuid,
+        /// The subsystem.
+        nqn: Nqn,
+    },
+    /// Tell hosts of these discovery services.
+    SetReferrals(Vec<Referral>),
     /// Nothing can be done; say so.
     Complain {
         /// The store, volume or export.
@@ -114,6 +132,9 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
     plan_adoption(desired, observed, &mut steps);
     for kept in desired.exports.values() {
         plan_export(&kept.record, desired, observed, &mut steps);
+    }
+    if desired.referrals() != observed.referrals {
+        steps.push(Step::SetReferrals(desired.referrals().to_vec()));
     }
     steps
 }
@@ -213,14 +234,16 @@ fn plan_adoption(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) 
 }
 
 fn plan_exports_to_remove(desired: &Desired, observed: &Observed, steps: &mut Vec<Step>) {
-    for (nqn, export) in &observed.exports {
+    for (&volume, export) in &observed.exports {
         let wanted = desired.exports.values().any(|kept| {
-            let volume = desired.volumes.get(&kept.record.volume);
-            kept.record.nqn == *nqn
-                && volume.is_some_and(|volume| volume.record.uuid == export.volume)
+            let record = &kept.record;
+            let known = desired.volumes.get(&record.volume);
+            record.nqn == export.nqn
+                && record.nsid == export.nsid
+                && known.is_some_and(|known| known.record.uuid == volume)
         });
         if !wanted {
-            steps.push(Step::RemoveExport(nqn.clone()));
+            steps.push(Step::RemoveExport { volume, nqn: export.nqn.clone() });
         }
     }
 }
@@ -235,10 +258,11 @@ fn plan_export(
         complain(steps, &record.nqn, format!("volume {:?} is unknown", record.volume.as_str()));
         return;
     };
-    match observed.exports.get(&record.nqn) {
-        Some(export) if export.volume == volume.uuid => {
-            if export.access != record.access {
-                steps.push(Step::SetHosts(record.clone()));
+    match observed.exports.get(&volume.uuid) {
+        Some(export) if export.nqn == record.nqn && export.nsid == record.nsid => {
+            if export.access != record.access || export.paths != record.paths {
+                let (record, volume) = (record.clone(), volume.clone());
+                steps.push(Step::ChangeExport { record, volume });
             }
         }
         _ => {

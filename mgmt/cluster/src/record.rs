@@ -1,11 +1,12 @@
-//! What is kept about stores, volumes and exports.
+//! What is kept about stores, volumes, exports and discovery.
 
 mod wire;
 
 use std::collections::BTreeMap;
 
 use api::{
-    BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, ScrubPolicy, StoreName, VolumeName,
+    Access, BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, Referral, ScrubPolicy, StoreName,
+    VolumeName,
 };
 use uuid::Uuid;
 
@@ -61,10 +62,21 @@ pub enum Phase {
 pub struct ExportRecord {
     /// The volume.
     pub volume: VolumeName,
-    /// The subsystem.
+    /// The subsystem. Exports may share one.
     pub nqn: Nqn,
-    /// Who may connect.
+    /// The namespace in it.
+    pub nsid: u32,
+    /// Who may connect and sees the namespace.
     pub access: HostAccess,
+    /// How good a path this node is.
+    pub paths: Access,
+}
+
+/// The other discovery services that hosts shall be told of.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ReferralsRecord {
+    /// Sorted by address.
+    pub referrals: Vec<Referral>,
 }
 
 /// A record and the revision at which it was read, for the next swap.
@@ -85,6 +97,8 @@ pub struct Desired {
     pub volumes: BTreeMap<VolumeName, Kept<VolumeRecord>>,
     /// By volume.
     pub exports: BTreeMap<VolumeName, Kept<ExportRecord>>,
+    /// Absent until the first one is added.
+    pub referrals: Option<Kept<ReferralsRecord>>,
 }
 
 /// Why a record could not be read.
@@ -132,6 +146,9 @@ pub fn export_key(volume: &VolumeName) -> String {
     format!("{EXPORTS}{volume}")
 }
 
+/// The key of the list of referrals.
+pub const REFERRALS_KEY: &str = "discovery/referrals";
+
 const STORES: &str = "stores/";
 const VOLUMES: &str = "volumes/";
 const EXPORTS: &str = "exports/";
@@ -144,6 +161,12 @@ impl Desired {
     /// skipped: a record that is not understood stops the node, before it acts on half of a wish.
     pub async fn load(state: &dyn StateStore) -> Result<Self, RecordError> {
         Self::from_listing(state.list("").await?)
+    }
+
+    /// The discovery services that hosts shall be told of.
+    #[must_use]
+    pub fn referrals(&self) -> &[Referral] {
+        self.referrals.as_ref().map_or(&[], |kept| &kept.record.referrals)
     }
 
     fn from_listing(listing: Listing) -> Result<Self, RecordError> {
@@ -159,6 +182,9 @@ impl Desired {
             } else if key.starts_with(EXPORTS) {
                 let record = ExportRecord::decode(key, &entry.value)?;
                 desired.exports.insert(record.volume.clone(), Kept { record, revision });
+            } else if key == REFERRALS_KEY {
+                let record = ReferralsRecord::decode(key, &entry.value)?;
+                desired.referrals = Some(Kept { record, revision });
             }
         }
         Ok(desired)

@@ -1,6 +1,7 @@
 //! Conversions between messages and `api` types, one file for each service.
 
 mod care;
+mod discovery;
 mod export;
 mod node;
 mod snapshot;
@@ -8,6 +9,9 @@ mod store;
 mod volume;
 
 pub use care::OneStore;
+pub use discovery::ReferralAddress;
+
+use std::net::SocketAddr;
 
 use api::{ApiError, ByteLen};
 use uuid::Uuid;
@@ -18,6 +22,14 @@ where
     T: std::str::FromStr<Err = ApiError>,
 {
     text.parse().map_err(|error| rename(name, error))
+}
+
+/// Parses an address of a listener.
+fn address(name: &str, text: &str) -> Result<SocketAddr, ApiError> {
+    text.parse().map_err(|_| {
+        let reason = format!("{text:?} is not an address");
+        ApiError::invalid(name, reason, "use ip:port, or [ip]:port for IPv6")
+    })
 }
 
 fn rename(name: &str, error: ApiError) -> ApiError {

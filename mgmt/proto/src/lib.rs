@@ -28,7 +28,7 @@
 mod convert;
 mod status;
 
-pub use convert::OneStore;
+pub use convert::{OneStore, ReferralAddress};
 pub use status::{REQUEST_ID_KEY, error_from_status, request_id_of_status, status_from_error};
 
 /// The generated messages, clients and servers of `holdfast.v1`.

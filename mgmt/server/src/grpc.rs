@@ -1,11 +1,13 @@
 //! The gRPC services, one file each.
 
+mod discovery;
 mod export;
 mod node;
 mod snapshot;
 mod store;
 mod volume;
 
+pub(crate) use discovery::Discovery;
 pub(crate) use export::Exports;
 pub(crate) use node::Nodes;
 pub(crate) use snapshot::Snapshots;
@@ -33,6 +35,7 @@ nothing_in!(
     ExportListRequest,
     ListSessionsRequest,
     NodeInfoRequest,
+    ReferralListRequest,
     StoreListRequest,
     VolumeListRequest
 );

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Node;
+use proto::v1::discovery_service_server::DiscoveryServiceServer;
 use proto::v1::export_service_server::ExportServiceServer;
 use proto::v1::node_service_server::NodeServiceServer;
 use proto::v1::snapshot_service_server::SnapshotServiceServer;
@@ -18,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::call::Calls;
-use crate::grpc::{Exports, Nodes, Snapshots, Stores, Volumes};
+use crate::grpc::{Discovery, Exports, Nodes, Snapshots, Stores, Volumes};
 use crate::http;
 use crate::limits::{CONCURRENT_CALLS_MAX, DRAIN_SECONDS_MAX};
 use crate::socket::SocketFile;
@@ -85,6 +86,7 @@ fn services(calls: &Calls) -> Router {
         .add_service(StoreServiceServer::new(Stores(calls.clone())))
         .add_service(VolumeServiceServer::new(Volumes(calls.clone())))
         .add_service(ExportServiceServer::new(Exports(calls.clone())))
+        .add_service(DiscoveryServiceServer::new(Discovery(calls.clone())))
 }
 
 /// Ready when the servers are told to stop.

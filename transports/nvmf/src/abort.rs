@@ -103,7 +103,7 @@ impl Connection {
         let command = self.commands.get_mut(key).expect("it was just found");
         let aborted = match command.phase {
             Phase::Ready => remove(&mut self.ready, key) || remove(&mut self.waiting, key),
-            Phase::Event => self.controller.as_mut().is_some_and(|own| own.unpark_one(key)),
+            Phase::Event => self.controller.as_mut().is_some_and(|own| own.notices.unpark_one(key)),
             Phase::Receiving => {
                 let unasked = remove(&mut self.outbox, Out::R2t(key));
                 // What was asked for still comes, and is taken in before the command ends.

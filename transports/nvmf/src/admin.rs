@@ -59,9 +59,9 @@ impl Connection {
         let queue = self.queue.as_ref().expect("an admin queue is connected");
         let subject = identify::Subject {
             cntlid: queue.hold.cntlid(),
-            view: queue.subsystem.as_deref(),
+            view: queue.subsystem.as_ref(),
             discovery_nqn: self.snapshot.discovery_nqn,
-            events: controller.events_offered(),
+            events: controller.notices.offered(),
             instance: self.target.registry().instance(queue.hold),
         };
         let command = self.commands.get_mut(key).expect("ready commands exist");
@@ -85,7 +85,7 @@ impl Connection {
         let source = logs::Source {
             registry: self.target.registry(),
             hold: queue.hold,
-            view: queue.subsystem.as_deref(),
+            view: queue.subsystem.as_ref(),
             snapshot: &self.snapshot,
             identity: &controller.identity,
             local: self.addresses.local,
@@ -103,7 +103,7 @@ impl Connection {
                     controller.resets.remove_completed();
                 }
                 if !request.retain_event {
-                    controller.unmask(event);
+                    controller.notices.acknowledge(event);
                 }
                 self.answer_filled(key);
             }

@@ -3,13 +3,14 @@
 //! A [`Config`] is plain data. [`crate::Target::new`] and [`crate::Target::replace`] check it and
 //! turn it into a snapshot that connections share.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
 use nvme_spec::DISCOVERY_NQN;
 
-use crate::Nqn;
-use crate::limits::{HOSTS_MAX, NAMESPACES_MAX, PORTS_MAX, SUBSYSTEMS_MAX};
+use crate::limits::{HOSTS_MAX, NAMESPACES_MAX, PORTS_MAX, REFERRALS_MAX, SUBSYSTEMS_MAX};
+use crate::{AnaState, Nqn};
 
 /// Names a namespace to the shard, which maps it to a queue. Connections copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,9 +31,47 @@ pub struct Namespace {
     pub blocks: u64,
     /// Logical blocks that are written all or not at all, also across a power failure: 1 to 65536.
     pub atomic_blocks: u32,
+    /// Who reaches it, and how.
+    pub reach: Reach,
+}
+
+/// Which hosts a namespace is attached to, and how good a path this node is to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Of the hosts that may connect to the subsystem, those that see the namespace.
+    pub hosts: Hosts,
+    /// What holds for it on this node.
+    pub state: AnaState,
+    /// What holds at single ports, by their identifiers, where that is worse.
+    pub ports: Vec<(u16, AnaState)>,
+}
+
+impl Default for Reach {
+    /// Every host, optimized everywhere.
+    fn default() -> Reach {
+        Reach { hosts: Hosts::Any, state: AnaState::Optimized, ports: Vec::new() }
+    }
+}
+
+impl Reach {
+    /// The state at a port: the worse of the node's and the port's own.
+    pub(crate) fn state_at(&self, port: Option<u16>) -> AnaState {
+        let of_port =
+            self.ports.iter().filter(|(id, _)| Some(*id) == port).map(|(_, state)| *state);
+        of_port.fold(self.state, AnaState::max)
+    }
 }
 
 impl Namespace {
+    /// Whether the two differ in nothing that namespace attributes are.
+    pub(crate) fn looks_like(&self, other: &Namespace) -> bool {
+        let identity = |namespace: &Namespace| (namespace.nsid, namespace.handle, namespace.uuid);
+        let shape = |namespace: &Namespace| {
+            (namespace.block_size, namespace.blocks, namespace.atomic_blocks)
+        };
+        identity(self) == identity(other) && shape(self) == shape(other)
+    }
+
     /// NGUID: the volume's UUID.
     pub fn nguid(&self) -> [u8; 16] {
         self.uuid
@@ -88,6 +127,15 @@ pub struct Port {
     pub address: SocketAddr,
 }
 
+/// Another discovery service, which hosts are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referral {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its unique name; `None` for the well-known one.
+    pub nqn: Option<Nqn>,
+}
+
 /// Everything a target offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -97,6 +145,8 @@ pub struct Config {
     pub subsystems: Vec<Subsystem>,
     /// The unique NQN of this target's discovery subsystem, beside the well-known one.
     pub discovery_nqn: Option<Nqn>,
+    /// Other discovery services.
+    pub referrals: Vec<Referral>,
 }
 
 /// Why a configuration was refused.
@@ -153,14 +203,16 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         at_most("ports", self.ports.len(), PORTS_MAX)?;
         at_most("subsystems", self.subsystems.len(), SUBSYSTEMS_MAX)?;
+        at_most("referrals", self.referrals.len(), REFERRALS_MAX)?;
         for (i, port) in self.ports.iter().enumerate() {
             if self.ports[..i].iter().any(|other| other.id == port.id) {
                 return Err(ConfigError::DuplicatePort(port.id));
             }
         }
-        for (i, subsystem) in self.subsystems.iter().enumerate() {
+        let mut names = BTreeSet::new();
+        for subsystem in &self.subsystems {
             let nqn = subsystem.nqn;
-            let taken = self.subsystems[..i].iter().any(|other| other.nqn == nqn);
+            let taken = !names.insert(nqn);
             if taken || nqn.as_str() == DISCOVERY_NQN || self.discovery_nqn == Some(nqn) {
                 return Err(ConfigError::DuplicateNqn(nqn.into()));
             }
@@ -180,11 +232,16 @@ impl Subsystem {
         if let Hosts::List(list) = &self.hosts {
             at_most("hosts on one allow list", list.len(), HOSTS_MAX)?;
         }
-        for (i, namespace) in self.namespaces.iter().enumerate() {
+        let mut nsids = BTreeSet::new();
+        for namespace in &self.namespaces {
             let nsid = namespace.nsid;
-            if self.namespaces[..i].iter().any(|other| other.nsid == nsid) {
+            if !nsids.insert(nsid) {
                 return Err(ConfigError::DuplicateNsid(self.nqn.into(), nsid));
             }
+            if let Hosts::List(list) = &namespace.reach.hosts {
+                at_most("hosts of one namespace", list.len(), HOSTS_MAX)?;
+            }
+            at_most("ports of one namespace", namespace.reach.ports.len(), PORTS_MAX)?;
             if let Some(what) = namespace.fault() {
                 return Err(ConfigError::Namespace { nqn: self.nqn.into(), nsid, what });
             }
@@ -224,7 +281,8 @@ mod tests {
 
     fn namespace(nsid: u32) -> Namespace {
         let handle = NamespaceHandle(nsid);
-        Namespace { nsid, handle, uuid: [7; 16], block_size: 512, blocks: 8, atomic_blocks: 1 }
+        let (uuid, reach) = ([7; 16], Reach::default());
+        Namespace { nsid, handle, uuid, block_size: 512, blocks: 8, atomic_blocks: 1, reach }
     }
 
     fn config(namespaces: Vec<Namespace>) -> Config {
@@ -245,6 +303,16 @@ mod tests {
         let mut serial = config(vec![]);
         serial.subsystems[0].serial = "x".repeat(21);
         assert!(matches!(serial.check(), Err(ConfigError::Serial(_))));
+    }
+
+    #[test]
+    fn worse_of_node_and_port_is_reported() {
+        use AnaState::{Inaccessible, NonOptimized, Optimized, PersistentLoss};
+        let reach = |state| Reach { state, ports: vec![(2, Inaccessible)], ..Reach::default() };
+        let seen = |state| [None, Some(1), Some(2)].map(|port| reach(state).state_at(port));
+        assert_eq!(seen(Optimized), [Optimized, Optimized, Inaccessible]);
+        assert_eq!(seen(NonOptimized), [NonOptimized, NonOptimized, Inaccessible]);
+        assert_eq!(seen(PersistentLoss), [PersistentLoss; 3]);
     }
 
     #[test]

@@ -21,8 +21,9 @@ use crate::receive::{ACCEPTS, Sink};
 use crate::registry::Hold;
 use crate::state::{Input, State};
 use crate::tally::Uncounted;
-use crate::target::{Snapshot, SubsystemView};
+use crate::target::Snapshot;
 use crate::transmit::{Out, TermReq};
+use crate::view::HostView;
 use crate::{Addresses, CloseReason, Event, NamespaceHandle, Target};
 
 /// What a connection is handed with each call: it reads no clock and owns no memory pool.
@@ -99,7 +100,7 @@ pub(crate) struct Queue {
     /// It was deleted: its QID is another's.
     pub(crate) released: bool,
     /// `None` for discovery.
-    pub(crate) subsystem: Option<Arc<SubsystemView>>,
+    pub(crate) subsystem: Option<HostView>,
 }
 
 /// Which landing is out.
@@ -464,7 +465,7 @@ impl Connection {
         self.starved = None;
         self.stalled = false;
         if let Some(controller) = &mut self.controller {
-            controller.unpark_all();
+            controller.notices.unpark_all();
             controller.aborts.clear();
         }
         self.sink = Sink::Discard;
@@ -512,11 +513,12 @@ impl Connection {
     fn refresh(&mut self, cx: Cx<'_>) {
         if self.target.generation() != self.snapshot.generation {
             self.snapshot = self.target.snapshot();
+            // Expelled or not: a Connect may have run beside the change.
             if let Some(queue) = &mut self.queue
                 && let Some(view) = &mut queue.subsystem
-                && let Some(new) = self.snapshot.subsystem(&view.nqn)
+                && !view.refresh(&self.snapshot)
             {
-                *view = Arc::clone(new);
+                self.end(cx, CloseReason::Controller);
             }
         }
         if let Some(queue) = &self.queue

@@ -1,9 +1,7 @@
 //! A controller, as its admin queue has it: properties, events and feature values.
 
 use bdev::Instant;
-use nvme_spec::feature::{event_type, notice};
 use nvme_spec::property::{CAP, CC, CRTO, CSTS, VERSION_2_1, VS, cap, cc, csts};
-use nvme_spec::{NvmeStatus, StatusCode, lid, oaes};
 
 use crate::abort::Aborts;
 use crate::command::Phase;
@@ -11,8 +9,9 @@ use crate::connection::Connection;
 use crate::cross_reset::CrossResets;
 use crate::features::BEHAVIOR_LEN;
 use crate::framer::narrow;
-use crate::limits::{ASYNC_EVENTS_MAX, COMMANDS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS};
-use crate::registry::{EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, Identity};
+use crate::limits::{COMMANDS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS};
+use crate::notices::Notices;
+use crate::registry::Identity;
 
 /// What a controller controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +38,8 @@ pub(crate) struct Controller {
     csts: u32,
     /// What is not complete before its I/O queues are quiet.
     ending: Option<Ending>,
-    /// Asynchronous Event Configuration.
-    pub(crate) event_config: u32,
-    /// Events that came up and were not reported.
-    pending: u32,
-    /// Events that were reported and whose log page was not read since.
-    masked: u32,
-    /// Asynchronous Event Requests that wait, by their keys: the first `waiting_len`.
-    waiting: [u32; ASYNC_EVENTS_MAX],
-    waiting_len: usize,
+    /// Asynchronous events.
+    pub(crate) notices: Notices,
     /// Resets of other controllers that this one caused.
     pub(crate) resets: CrossResets,
     /// Abort commands that wait for their I/O queue.
@@ -66,11 +58,7 @@ impl Controller {
             cc: 0,
             csts: 0,
             ending: None,
-            event_config: 0,
-            pending: 0,
-            masked: 0,
-            waiting: [0; ASYNC_EVENTS_MAX],
-            waiting_len: 0,
+            notices: Notices::new(kind),
             resets: CrossResets::default(),
             aborts: Aborts::default(),
             timestamp: None,
@@ -97,106 +85,11 @@ impl Controller {
         };
         (size == its_size).then_some(value)
     }
-
-    /// Which of its asynchronous events OAES offers.
-    pub(crate) fn events_offered(&self) -> u32 {
-        let own = EVENTS.iter().filter(|row| row.kind == self.kind);
-        own.fold(0, |offered, row| offered | row.enabled)
-    }
-
-    /// The log page of an event was read: it may be reported again.
-    pub(crate) fn unmask(&mut self, event: u32) {
-        self.masked &= !event;
-    }
-
-    /// Keeps an Asynchronous Event Request; false when there are too many.
-    pub(crate) fn park(&mut self, key: u32) -> bool {
-        let Some(place) = self.waiting.get_mut(self.waiting_len) else { return false };
-        *place = key;
-        self.waiting_len += 1;
-        true
-    }
-
-    /// Forgets the requests that wait: their commands are gone.
-    pub(crate) fn unpark_all(&mut self) {
-        self.waiting_len = 0;
-    }
-
-    /// Takes one request out of those that wait; false when it is none of them.
-    pub(crate) fn unpark_one(&mut self, key: u32) -> bool {
-        let waiting = &mut self.waiting[..self.waiting_len];
-        let Some(at) = waiting.iter().position(|&waiting| waiting == key) else { return false };
-        waiting.copy_within(at + 1.., at);
-        self.waiting_len -= 1;
-        true
-    }
-
-    fn unpark(&mut self) -> Option<u32> {
-        self.waiting_len = self.waiting_len.checked_sub(1)?;
-        Some(self.waiting[self.waiting_len])
-    }
-
-    /// The next request to complete, and with what, if an event is pending.
-    fn next_event(&mut self) -> Option<(u32, u32)> {
-        for row in EVENTS.iter().filter(|row| row.kind == self.kind) {
-            if self.event_config & row.enabled == 0 {
-                self.pending &= !row.event;
-            }
-            //= NVMe-Base 2.1 §5.1.2
-            //# an event type stays masked until its log page is read
-            if self.pending & row.event != 0 && self.masked & row.event == 0 {
-                let key = self.unpark()?;
-                self.pending &= !row.event;
-                self.masked |= row.event;
-                return Some((key, notice_of(row.notice, row.log_page)));
-            }
-        }
-        None
-    }
 }
-
-/// An asynchronous event: who reports it, the bit of OAES that offers it and of the configuration
-/// that enables it, and what a host learns.
-struct EventRow {
-    kind: Kind,
-    event: u32,
-    enabled: u32,
-    notice: u32,
-    log_page: u8,
-}
-
-const EVENTS: &[EventRow] = &[
-    EventRow {
-        kind: Kind::Io,
-        event: EVENT_NAMESPACES,
-        enabled: oaes::NAMESPACE_ATTRIBUTE,
-        notice: notice::NAMESPACE_CHANGED,
-        log_page: lid::CHANGED_NAMESPACES,
-    },
-    EventRow {
-        kind: Kind::Io,
-        event: EVENT_CROSS_RESET,
-        enabled: oaes::CROSS_RESET_COMPLETED,
-        notice: notice::CROSS_RESET_COMPLETED,
-        log_page: lid::CROSS_RESET,
-    },
-    EventRow {
-        kind: Kind::Discovery,
-        event: EVENT_DISCOVERY,
-        enabled: oaes::DISCOVERY_CHANGE,
-        notice: notice::DISCOVERY_CHANGE,
-        log_page: lid::DISCOVERY,
-    },
-];
 
 /// CAP.TO and CRTO.CRWMT, units of 500 ms: a reset waits for what is at the devices.
 const READY_TIMEOUT: u64 = QUIESCE_MS.div_ceil(500);
 const _: () = assert!(READY_TIMEOUT <= 0xff);
-
-/// DW0 of an asynchronous event: type, information, log page.
-fn notice_of(information: u32, log_page: u8) -> u32 {
-    event_type::NOTICE | information << 8 | u32::from(log_page) << 16
-}
 
 /// CAP.
 fn capabilities() -> u64 {
@@ -255,10 +148,8 @@ impl Connection {
         self.target.registry().disable(queue.hold);
         let controller = self.controller.as_mut().expect("an admin queue has its controller");
         controller.ending = Some(Ending::Reset);
-        controller.event_config = 0;
-        (controller.pending, controller.masked) = (0, 0);
+        controller.notices.reset();
         controller.behavior = [0; BEHAVIOR_LEN];
-        controller.unpark_all();
         controller.aborts.clear();
         // A reset ends outstanding admin commands without a completion.
         for key in 0..narrow(COMMANDS_MAX) {
@@ -282,31 +173,5 @@ impl Connection {
             Ending::Reset => 0,
             Ending::Shutdown => controller.csts & !csts::SHST_MASK | csts::SHST_COMPLETE,
         };
-    }
-
-    /// Completes Asynchronous Event Requests for what came up.
-    pub(crate) fn poll_async_events(&mut self) {
-        let (Some(queue), Some(controller)) = (&self.queue, &mut self.controller) else { return };
-        let registry = self.target.registry();
-        controller.pending |= registry.take_events(queue.hold);
-        if controller.resets.poll(registry) {
-            controller.pending |= EVENT_CROSS_RESET;
-        }
-        while let Some((key, dw0)) = self.controller.as_mut().and_then(Controller::next_event) {
-            self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);
-        }
-    }
-
-    /// An Asynchronous Event Request: it waits for an event.
-    //= NVMe-Base 2.1 §5.1.2
-    //# beyond AERL the request is refused
-    pub(crate) fn async_event_request(&mut self, key: u32) {
-        let controller = self.controller.as_mut().expect("an admin queue has its controller");
-        if controller.park(key) {
-            let command = self.commands.get_mut(key).expect("ready commands exist");
-            command.phase = Phase::Event;
-        } else {
-            self.answer(key, NvmeStatus::never(StatusCode::ASYNC_EVENT_LIMIT_EXCEEDED));
-        }
     }
 }

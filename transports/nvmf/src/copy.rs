@@ -16,7 +16,7 @@ use crate::io::{check_range, fua_of};
 use crate::limits::{
     COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, COPY_STRIDE, STEP_BUFFER,
 };
-use crate::target::SubsystemView;
+use crate::view::HostView;
 
 /// Formats of descriptors that exist only for hosts that enabled them: 2 and 3.
 pub(crate) const FORMATS_TO_ENABLE: u32 = 1 << 2 | 1 << 3;
@@ -68,23 +68,23 @@ fn range_at(command: &Command, index: u32) -> Option<CopyRange> {
 fn source_of<'a>(
     sqe: &Sqe,
     range: &CopyRange,
-    view: &'a SubsystemView,
+    view: &'a HostView,
 ) -> Result<&'a Namespace, NvmeStatus> {
     let named = 1 << format_of(sqe) & FORMATS_TO_ENABLE != 0;
     let nsid = if named { range.snsid.get() } else { sqe.nsid.get() };
     if named && range.sopt.get() & CopyRange::FAST_COPY_ONLY != 0 {
         return Err(NvmeStatus::never(StatusCode::FAST_COPY_NOT_POSSIBLE));
     }
-    view.namespace(nsid).ok_or(NvmeStatus::never(StatusCode::INVALID_NAMESPACE))
+    view.reachable(nsid)
 }
 
 /// Checks all of a command before anything is copied: a command that is wrong in any part changes
 /// nothing, and DW0 stays zero. Then moves the descriptors out of the data's way.
-fn begin(command: &mut Command, view: &SubsystemView) -> Result<(), NvmeStatus> {
+fn begin(command: &mut Command, view: &HostView) -> Result<(), NvmeStatus> {
     let never = NvmeStatus::never;
     let sqe = command.sqe;
     let total = total_of(command)?;
-    let to = view.namespace(sqe.nsid.get()).ok_or(never(StatusCode::INVALID_NAMESPACE))?;
+    let to = view.reachable(sqe.nsid.get())?;
     check_range(to, sqe.slba(), total)?;
     for index in 0..ranges_of(&sqe) {
         let range = range_at(command, index).expect("all of them came");
@@ -136,7 +136,7 @@ fn total_of(command: &Command) -> Result<u64, NvmeStatus> {
 //# the blocks go to consecutive ones in the order in which the ranges list them
 pub(crate) fn next_request(
     command: &mut Command,
-    view: &SubsystemView,
+    view: &HostView,
     tag: Tag,
 ) -> Result<Option<(NamespaceHandle, Request)>, NvmeStatus> {
     if !command.steps.begun {

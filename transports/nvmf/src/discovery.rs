@@ -4,12 +4,13 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use nvme_spec::{
-    CNTLID_DYNAMIC, DiscoveryHeader, DiscoveryRecord, U16, U64, adrfam, discovery_eflags,
-    discovery_subtype, discovery_treq, trtype,
+    CNTLID_DYNAMIC, DISCOVERY_NQN, DiscoveryHeader, DiscoveryRecord, U16, U64, adrfam,
+    discovery_eflags, discovery_subtype, discovery_treq, trtype,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Nqn;
+use crate::config::Referral;
 use crate::limits::QUEUE_ENTRIES_MAX;
 use crate::logs::Window;
 use crate::target::{Snapshot, SubsystemView};
@@ -25,14 +26,20 @@ fn visible<'a>(
     snapshot.subsystems.iter().map(AsRef::as_ref).filter(|view| view.hosts.allows(host))
 }
 
-/// Records for `host`: this discovery service, then each visible subsystem on each port.
-fn records_len(snapshot: &Snapshot, host: &Nqn) -> usize {
-    1 + visible(snapshot, host).count() * snapshot.ports.len()
+/// The ports that a host which came through `local` can reach, with their addresses.
+fn reachable(snapshot: &Snapshot, local: SocketAddr) -> impl Iterator<Item = (u16, SocketAddr)> {
+    snapshot.ports.iter().filter_map(move |port| Some((port.id, reported(port.address, local)?)))
+}
+
+/// Records for `host`: this discovery service, each visible subsystem on each port, referrals.
+fn records_len(snapshot: &Snapshot, host: &Nqn, local: SocketAddr) -> usize {
+    let ports = reachable(snapshot, local).count();
+    1 + visible(snapshot, host).count() * ports + snapshot.referrals.len()
 }
 
 /// Bytes of the log for `host`.
-pub(crate) fn log_len(snapshot: &Snapshot, host: &Nqn) -> usize {
-    HEADER_LEN + records_len(snapshot, host) * RECORD_LEN
+pub(crate) fn log_len(snapshot: &Snapshot, host: &Nqn, local: SocketAddr) -> usize {
+    HEADER_LEN + records_len(snapshot, host, local) * RECORD_LEN
 }
 
 /// Fills the part of the log for `host` that `window` shows.
@@ -40,8 +47,8 @@ pub(crate) fn log_len(snapshot: &Snapshot, host: &Nqn) -> usize {
 //# GENCTR changes with the log, NUMREC counts the records, RECFMT is 0
 pub(crate) fn fill(snapshot: &Snapshot, host: &Nqn, local: SocketAddr, window: &mut Window<'_>) {
     let mut header = DiscoveryHeader::new_zeroed();
-    header.genctr = U64::new(snapshot.generation);
-    header.numrec = U64::new(records_len(snapshot, host) as u64);
+    header.genctr = U64::new(snapshot.generations.of(host));
+    header.numrec = U64::new(records_len(snapshot, host, local) as u64);
     window.put(0, header.as_bytes());
 
     let mut at = HEADER_LEN as u64;
@@ -53,21 +60,36 @@ pub(crate) fn fill(snapshot: &Snapshot, host: &Nqn, local: SocketAddr, window: &
     };
     put(&|| this_service(snapshot, local));
     for view in visible(snapshot, host) {
-        for port in &snapshot.ports {
+        for (portid, address) in reachable(snapshot, local) {
             put(&|| {
-                let mut record = at_address(reported(port.address, local), port.id);
+                let mut record = at_address(address, portid);
                 record.subtype = discovery_subtype::NVM;
                 record.subnqn = view.nqn.to_field();
                 record
             });
         }
     }
+    for referral in &snapshot.referrals {
+        put(&|| referred(referral));
+    }
+}
+
+/// The record of another discovery service. What it knows, and whether a host may keep a
+/// connection to it, is for it to say.
+//= NVMe-Base 2.1 §3.1.3.3
+//# a referral names another discovery service by its address, with the well-known name or its own
+fn referred(referral: &Referral) -> DiscoveryRecord {
+    let mut record = at_address(referral.address, 0);
+    record.subtype = discovery_subtype::REFERRAL;
+    record.treq = discovery_treq::SECURE_CHANNEL_NOT_SPECIFIED;
+    let well_known = || Nqn::new(DISCOVERY_NQN).expect("the specification's own name");
+    record.subnqn = referral.nqn.unwrap_or_else(well_known).to_field();
+    record
 }
 
 /// The record of this discovery service, as the host reached it.
 fn this_service(snapshot: &Snapshot, local: SocketAddr) -> DiscoveryRecord {
-    let here = snapshot.ports.iter().find(|port| port.address.port() == local.port());
-    let mut record = at_address(local, here.map_or(0, |port| port.id));
+    let mut record = at_address(local, snapshot.port_at(local).unwrap_or(0));
     record.subtype = discovery_subtype::CURRENT_DISCOVERY;
     record.eflags =
         U16::new(discovery_eflags::PERSISTENT_CONNECTION | discovery_eflags::DUPLICATE_INFORMATION);
@@ -94,14 +116,15 @@ fn at_address(address: SocketAddr, portid: u16) -> DiscoveryRecord {
 }
 
 /// The address to report for a port: an unspecified one becomes the one the host came through.
-fn reported(address: SocketAddr, local: SocketAddr) -> SocketAddr {
-    let usable = match (address.ip(), local.ip().to_canonical()) {
+/// `None` for a host that came by a protocol on which the port does not listen.
+fn reported(address: SocketAddr, local: SocketAddr) -> Option<SocketAddr> {
+    let ip = match (address.ip(), local.ip().to_canonical()) {
         (ip, _) if !ip.is_unspecified() => ip,
-        (IpAddr::V4(_), IpAddr::V4(v4)) => IpAddr::V4(v4),
-        (IpAddr::V6(_), ip) => ip,
-        (ip, _) => ip,
+        (IpAddr::V4(_), IpAddr::V6(_)) => return None,
+        // A socket on `::` takes IPv4 as well.
+        (_, ip) => ip,
     };
-    SocketAddr::new(usable, address.port())
+    Some(SocketAddr::new(ip, address.port()))
 }
 
 #[cfg(test)]
@@ -111,12 +134,14 @@ mod tests {
     #[test]
     fn wildcard_ports_are_reported_as_the_address_the_host_used() {
         let at = |address: &str, local: &str| {
-            reported(address.parse().unwrap(), local.parse().unwrap()).to_string()
+            let found = reported(address.parse().unwrap(), local.parse().unwrap());
+            found.map_or(String::new(), |address| address.to_string())
         };
         assert_eq!(at("0.0.0.0:4420", "10.0.2.2:8009"), "10.0.2.2:4420");
         assert_eq!(at("[::]:4420", "[fd00::1]:8009"), "[fd00::1]:4420");
         assert_eq!(at("[::]:4420", "[::ffff:10.0.2.2]:8009"), "10.0.2.2:4420");
         assert_eq!(at("192.0.2.1:4420", "10.0.2.2:8009"), "192.0.2.1:4420");
+        assert_eq!(at("0.0.0.0:4420", "[fd00::1]:8009"), "", "nothing listens there");
     }
 
     #[test]

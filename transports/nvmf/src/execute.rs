@@ -97,6 +97,11 @@ impl Connection {
         if requests.is_full() {
             return false;
         }
+        if let Some(status) = self.barred(key) {
+            io::stop(self.commands.get_mut(key).expect("ready commands exist"));
+            self.answer(key, status);
+            return true;
+        }
         let tag = Tag(self.index << TAG_COMMAND_BITS | key);
         let command = self.commands.get_mut(key).expect("ready commands exist");
         assert!(!command.aborted, "a deferred abort ends a command before its next request");
@@ -117,6 +122,20 @@ impl Connection {
         requests.push((handle, request)).expect("there was room");
         self.in_flight += 1;
         true
+    }
+
+    /// Why an I/O command that was planned is not executed: meanwhile its namespace was detached,
+    /// or this path to it was closed. A write that comes late must not pass what another path wrote.
+    fn barred(&self, key: u32) -> Option<NvmeStatus> {
+        let command = self.commands.get(key).expect("ready commands exist");
+        let view = self.queue.as_ref().and_then(|queue| queue.subsystem.as_ref());
+        let view = view.expect("I/O queues belong to a subsystem");
+        match view.namespace(command.sqe.nsid.get()) {
+            Some(namespace) if namespace.handle == command.plan.handle => {
+                view.state_of(namespace).refusal()
+            }
+            _ => Some(NvmeStatus::never(StatusCode::INVALID_NAMESPACE)),
+        }
     }
 
     /// A request came back.

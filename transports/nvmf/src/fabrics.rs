@@ -14,6 +14,7 @@ use crate::framer::narrow;
 use crate::limits::{DISCOVERY_KATO_MS, QUEUE_ENTRIES_MAX};
 use crate::registry::{Hold, Identity, JoinError};
 use crate::state::{Input, State};
+use crate::view::HostView;
 use crate::{CloseReason, Event, HostId, Nqn};
 
 const CONNECT_LEN: usize = size_of::<ConnectData>();
@@ -134,6 +135,7 @@ impl Connection {
             hostnqn,
             hostid: HostId(data.hostid),
             peer: Some(self.addresses.peer),
+            port: self.snapshot.port_at(self.addresses.local),
         };
         match &subsystem {
             None if !discovery => return Err(Refusal::data(SUBNQN_AT)),
@@ -148,6 +150,7 @@ impl Connection {
             qid => self.join_controller(qid, data.cntlid.get(), &identity)?,
         };
         let flow_control = sqe.cattr & cattr::DISABLE_SQ_FLOW_CONTROL == 0;
+        let subsystem = subsystem.map(|view| HostView::new(view, hostnqn, identity.port));
         self.queue =
             Some(Queue { hold, entries, flow_control, sqhd: 0, released: false, subsystem });
         let (cntlid, qid, subsystem) = (hold.cntlid(), hold.qid, identity.subsystem);

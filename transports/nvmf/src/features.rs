@@ -105,7 +105,7 @@ impl Connection {
             feature::NUMBER_OF_QUEUES if default => both(IO_QUEUES_MAX),
             feature::NUMBER_OF_QUEUES => both(registry.queues_granted(queue.hold)),
             _ if default => constant(fid).unwrap_or(0),
-            feature::ASYNC_EVENT_CONFIG => controller.event_config,
+            feature::ASYNC_EVENT_CONFIG => controller.notices.config,
             feature::KEEP_ALIVE_TIMER => registry.kato_ms(queue.hold),
             _ => constant(fid).unwrap_or(0),
         };
@@ -177,7 +177,7 @@ impl Connection {
                     }
                 }
             }
-            feature::ASYNC_EVENT_CONFIG => controller.event_config = value,
+            feature::ASYNC_EVENT_CONFIG => controller.notices.config = value,
             feature::KEEP_ALIVE_TIMER => self.target.registry().set_kato_ms(queue.hold, value),
             feature::TIMESTAMP => {
                 let mut ms = [0; 8];

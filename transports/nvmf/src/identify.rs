@@ -16,14 +16,11 @@ use crate::limits::{
     CROSS_RESETS_MAX, ERRORS_KEPT, IN_CAPSULE_MAX, KAS, MDTS, NAMESPACES_MAX, QUEUE_ENTRIES_MAX,
     QUIESCE_MS, VSL,
 };
-use crate::target::SubsystemView;
-use crate::{Nqn, copy};
+use crate::view::HostView;
+use crate::{Nqn, ana, copy};
 
 /// Bytes of every Identify data structure.
 pub(crate) const IDENTIFY_LEN: u32 = 4096;
-
-/// The group of all namespaces: each one is optimized on every path of one node.
-pub(crate) const ANA_GROUP: u32 = 1;
 
 const MODEL: &str = "Holdfast";
 const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
@@ -46,7 +43,7 @@ const CQE_LEN: u32 = 16;
 #[derive(Debug)]
 pub(crate) struct Subject<'a> {
     pub(crate) cntlid: u16,
-    pub(crate) view: Option<&'a SubsystemView>,
+    pub(crate) view: Option<&'a HostView>,
     pub(crate) discovery_nqn: Nqn,
     /// OAES.
     pub(crate) events: u32,
@@ -81,9 +78,11 @@ pub(crate) fn fill(subject: &Subject<'_>, sqe: &Sqe, page: &mut [u8]) -> Result<
             //= NVMe-Base 2.1 §5.1.13
             //# a valid NSID that is not active reads as zeroes
             match active(view, nsid) {
-                Ok(namespace) if cns == cns::NAMESPACE => fill_namespace(namespace, view_of(page)),
+                Ok(namespace) if cns == cns::NAMESPACE => {
+                    fill_namespace(view, namespace, view_of(page));
+                }
                 Ok(_) if cns == cns::NAMESPACE_CSI => fill_namespace_nvm(view_of(page)),
-                Ok(_) => fill_independent(view_of(page)),
+                Ok(namespace) => fill_independent(namespace, view_of(page)),
                 Err(_) if (1..=NAMESPACES_MAX).contains(&nsid) => (),
                 Err(status) => return Err(status),
             }
@@ -104,7 +103,7 @@ fn view_of<T: FromBytes + IntoBytes + KnownLayout + Immutable>(page: &mut [u8]) 
 }
 
 /// The active namespace of an Identify command.
-fn active(view: &SubsystemView, nsid: u32) -> Result<&Namespace, NvmeStatus> {
+fn active(view: &HostView, nsid: u32) -> Result<&Namespace, NvmeStatus> {
     //= NVMe-Base 2.1 §3.2.1
     //# an invalid NSID fails with Invalid Namespace or Format
     view.namespace(nsid).ok_or(NvmeStatus::never(StatusCode::INVALID_NAMESPACE))
@@ -140,7 +139,7 @@ fn fill_controller(subject: &Subject<'_>, page: &mut IdentifyController) {
 }
 
 /// What only I/O controllers report.
-fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
+fn fill_io_controller(view: &HostView, page: &mut IdentifyController) {
     page.cntrltype = ControllerType::Io as u8;
     //= NVMe-Base 2.1 §5.1.13.2.1
     //# CMIC: bit 0 several ports, bit 1 several controllers, bit 3 asymmetric access reporting
@@ -150,11 +149,12 @@ fn fill_io_controller(view: &SubsystemView, page: &mut IdentifyController) {
     page.lpa |= lpa::EFFECTS | lpa::MISCELLANEOUS;
     page.elpe = u8::try_from(ERRORS_KEPT - 1).expect("a few");
     page.cqt = U16::new(u16::try_from(QUIESCE_MS).expect("about a minute"));
-    page.anatt = 10;
-    // The optimized state is reported, and ANAGRPID does not change.
-    page.anacap = 1 << 6 | 1;
-    page.anagrpmax = U32::new(ANA_GROUP);
-    page.nanagrpid = U32::new(ANA_GROUP);
+    //= NVMe-Base 2.1 §8.1.1
+    //# ANATT is not zero; ANAGRPMAX and NANAGRPID cover each group there can be: one per NSID
+    page.anatt = ana::TRANSITION_SECONDS;
+    page.anacap = ana::CAPABILITIES;
+    page.anagrpmax = U32::new(NAMESPACES_MAX);
+    page.nanagrpid = U32::new(NAMESPACES_MAX);
     page.sqes = 0x66;
     page.cqes = 0x44;
     page.nn = U32::new(NAMESPACES_MAX);
@@ -216,10 +216,9 @@ fn fill_common(page: &mut IdentifyNamespace) {
     page.nlbaf = 1;
 }
 
-fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
+fn fill_namespace(view: &HostView, namespace: &Namespace, page: &mut IdentifyNamespace) {
     page.nsze = U64::new(namespace.blocks);
     page.ncap = U64::new(namespace.blocks);
-    page.nuse = U64::new(namespace.blocks);
     page.nsfeat = nsfeat::IDS_NOT_REUSED | nsfeat::OPTIMAL_PERFORMANCE;
     page.lbaf[0] = format_of(namespace.block_size);
     page.nmic = 1;
@@ -244,9 +243,14 @@ fn fill_namespace(namespace: &Namespace, page: &mut IdentifyNamespace) {
     page.mssrl = U16::new(COPY_RANGE_BLOCKS_MAX);
     page.mcl = U32::new(COPY_BLOCKS_MAX);
     page.msrc = u8::try_from(COPY_RANGES_MAX - 1).expect("at most 256");
-    page.anagrpid = U32::new(ANA_GROUP);
-    page.nvmcap[..8]
-        .copy_from_slice(&(namespace.blocks * u64::from(namespace.block_size)).to_le_bytes());
+    page.anagrpid = U32::new(namespace.nsid);
+    //= NVMe-Base 2.1 §8.1.1
+    //# without access the utilization and the capacity in bytes are not known, and zero
+    if view.state_of(namespace).refusal().is_none() {
+        let bytes = namespace.blocks * u64::from(namespace.block_size);
+        page.nuse = U64::new(namespace.blocks);
+        page.nvmcap[..8].copy_from_slice(&bytes.to_le_bytes());
+    }
     page.nguid = namespace.nguid();
     page.eui64 = namespace.eui64();
 }
@@ -256,10 +260,10 @@ fn fill_namespace_nvm(page: &mut IdentifyNamespaceNvm) {
     page.pic = 0;
 }
 
-fn fill_independent(page: &mut IdentifyNamespaceIndependent) {
+fn fill_independent(namespace: &Namespace, page: &mut IdentifyNamespaceIndependent) {
     page.nsfeat = nsfeat::IDS_NOT_REUSED;
     page.nmic = 1;
-    page.anagrpid = U32::new(ANA_GROUP);
+    page.anagrpid = U32::new(namespace.nsid);
     // NRDY.
     page.nstat = 1;
 }
@@ -286,7 +290,7 @@ fn fill_descriptors(namespace: &Namespace, page: &mut [u8]) {
 
 //= NVMe-Base 2.1 §5.1.13
 //# active NSIDs larger than the one in the command; FFFFFFFEh and FFFFFFFFh are invalid
-fn fill_list(view: &SubsystemView, after: u32, page: &mut [u8]) -> Result<(), NvmeStatus> {
+fn fill_list(view: &HostView, after: u32, page: &mut [u8]) -> Result<(), NvmeStatus> {
     if after >= u32::MAX - 1 {
         return Err(NvmeStatus::never(StatusCode::INVALID_NAMESPACE));
     }
@@ -308,9 +312,10 @@ pub(crate) fn text(field: &mut [u8], text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Hosts, NamespaceHandle, Port, Subsystem};
+    use crate::config::{Config, Hosts, NamespaceHandle, Port, Reach, Subsystem};
     use crate::target::Target;
     use std::fmt::Write;
+    use std::sync::Arc;
     use zerocopy::FromZeros;
 
     /// The lines of 16 bytes that are not all zero.
@@ -336,6 +341,7 @@ mod tests {
             block_size,
             blocks: 0x1_2345,
             atomic_blocks: 65536 / block_size,
+            reach: Reach::default(),
         };
         let namespaces = vec![namespace(1, 512), namespace(256, 4096)];
         let hosts = Hosts::Any;
@@ -345,13 +351,14 @@ mod tests {
                 Port { id: 2, address: "192.0.2.2:4420".parse().unwrap() },
             ],
             subsystems: vec![Subsystem { nqn, serial: "HF42".into(), hosts, namespaces }],
-            discovery_nqn: None,
+            ..Config::default()
         };
         let snapshot = Target::new(config).unwrap().snapshot();
         let discovery_nqn = snapshot.discovery_nqn;
-        let view = snapshot.subsystem(&nqn).map(AsRef::as_ref);
+        let view = HostView::new(Arc::clone(snapshot.subsystem(&nqn).unwrap()), nqn, Some(1));
+        let view = Some(&view);
         let instance = Instance { ciu: 3, cirn: 0x1122_3344_5566_7788 };
-        let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x100, instance };
+        let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x900, instance };
         let discovery = Subject { view: None, events: 1 << 31, ..io };
         let mut table = String::new();
         let mut add = |name: &str, subject: &Subject<'_>, cns: u8, nsid: u32| {

@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::command::{Command, Plan, Segment, Transfer, Work};
 use crate::config::Namespace;
 use crate::limits::{STEP_BUFFER, TRANSFER_MAX, ZERO_BLOCKS_STEP};
-use crate::target::SubsystemView;
+use crate::view::HostView;
 use crate::{NamespaceHandle, commands, copy};
 
 /// AD of Dataset Management: deallocate.
@@ -15,12 +15,11 @@ const DSM_DEALLOCATE: u32 = 1 << 2;
 
 /// What an I/O command needs, or why it is refused. `copy_formats` are the formats of Copy's
 /// descriptors that the host enabled, a bit each.
-pub(crate) fn plan(sqe: &Sqe, view: &SubsystemView, copy_formats: u32) -> Result<Plan, NvmeStatus> {
+pub(crate) fn plan(sqe: &Sqe, view: &HostView, copy_formats: u32) -> Result<Plan, NvmeStatus> {
     commands::check(commands::IO, sqe.opcode)?;
     //= NVMe-Base 2.1 §3.2.1
     //# an inactive NSID, and the broadcast one where it is not allowed, is an invalid namespace
-    let namespace =
-        view.namespace(sqe.nsid.get()).ok_or(NvmeStatus::never(StatusCode::INVALID_NAMESPACE))?;
+    let namespace = view.reachable(sqe.nsid.get())?;
     let plan = |op, work| Plan {
         transfer: Transfer::None,
         handle: namespace.handle,
@@ -109,7 +108,7 @@ fn verify(sqe: &Sqe, namespace: &Namespace, plan: Plan) -> Result<Plan, NvmeStat
 /// The next block request of a command that is ready; `None` when nothing is left to do.
 pub(crate) fn next_request(
     command: &mut Command,
-    view: &SubsystemView,
+    view: &HostView,
     tag: Tag,
 ) -> Result<Option<(NamespaceHandle, Request)>, NvmeStatus> {
     let handle = command.plan.handle;

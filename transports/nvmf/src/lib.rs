@@ -16,10 +16,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | `config`, `target`, `registry` | what is offered; live controllers, in a fixed table |
+//! | `view`, `ana`, `generations` | what one host sees of it, through one port; its history |
 //! | `connection`, `state` | the machine's interface, its states and the only place they change |
 //! | `framer`, `digest` | bytes to checked PDUs, for both sides |
 //! | `receive`, `execute`, `transmit` | commands in, commands done, responses out |
-//! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown, events |
+//! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown |
+//! | `notices` | asynchronous events |
 //! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
 //! | `tally` | what failed, and what was read and written |
 //! | `commands` | which commands there are, and what they change |
@@ -37,15 +39,15 @@
 //!   the data of earlier commands behind them. See `limits`.
 //! - **Nothing waits forever.** Set-up, stalled transfers, closing and keep alive have their times
 //!   ([`Connection::next_timeout`]).
-//! - **The host is told.** Resized, added and removed namespaces, and changes of what discovery
-//!   shows, are announced to the controllers that asked for it.
+//! - **The host is told.** Resized, attached and detached namespaces, other ways to reach them, and
+//!   changes of what discovery shows this host, are announced to the controllers that asked for it.
 //!
 //! # What it is not
 //!
 //! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
 //! no reservations or fused commands yet: they are refused as the specification asks and announced
-//! nowhere. No block can be marked as uncorrectable (ADR 100). Asymmetric access reports one group
-//! that is always optimized.
+//! nowhere. No block can be marked as uncorrectable (ADR 100). Who sees a namespace, and how good a
+//! path to it is, is decided elsewhere and comes with the configuration ([`Reach`]).
 //!
 //! # Example
 //!
@@ -65,6 +67,7 @@
 //!     block_size: 512,
 //!     blocks: 2048,
 //!     atomic_blocks: 1,
+//!     reach: Default::default(),
 //! };
 //! let target = Target::new(Config {
 //!     subsystems: vec![Subsystem {
@@ -109,6 +112,7 @@
 
 mod abort;
 mod admin;
+mod ana;
 mod command;
 mod commands;
 mod config;
@@ -123,12 +127,15 @@ mod execute;
 mod fabrics;
 mod features;
 mod framer;
+mod generations;
 mod identify;
 pub mod initiator;
 mod io;
 mod limits;
 mod logs;
+mod notices;
 mod nqn;
+mod nsids;
 mod receive;
 mod registry;
 mod state;
@@ -136,8 +143,12 @@ mod status;
 mod tally;
 mod target;
 mod transmit;
+mod view;
 
-pub use config::{Config, ConfigError, Hosts, Namespace, NamespaceHandle, Port, Subsystem};
+pub use ana::AnaState;
+pub use config::{
+    Config, ConfigError, Hosts, Namespace, NamespaceHandle, Port, Reach, Referral, Subsystem,
+};
 pub use connection::{Connection, Cx};
 pub use event::{CloseReason, Event};
 pub use framer::Digests;
@@ -146,8 +157,8 @@ pub use limits::{
     COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,
     DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ERRORS_KEPT, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX,
     IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX,
-    QUIESCE_MS, RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX,
-    TRANSFER_MAX,
+    QUIESCE_MS, RECEIVE_SEGMENT, REFERRALS_MAX, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER,
+    SUBSYSTEMS_MAX, TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

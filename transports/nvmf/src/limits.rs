@@ -31,6 +31,14 @@ pub const SUBSYSTEMS_MAX: usize = 1024;
 /// Ports (listening addresses) of a target. A configuration beyond it is refused.
 pub const PORTS_MAX: usize = 64;
 
+/// Referrals to other discovery services. A configuration beyond it is refused.
+pub const REFERRALS_MAX: usize = 64;
+
+/// Hosts whose discovery log has a generation of its own.
+///
+/// Beyond it all are forgotten, and every host is told that its log changed.
+pub(crate) const GENERATIONS_MAX: usize = 4096;
+
 /// Hosts on the allow list of one subsystem. A configuration beyond it is refused.
 pub const HOSTS_MAX: usize = 1024;
 

@@ -4,21 +4,20 @@ use std::net::SocketAddr;
 
 use bdev::Instant;
 use nvme_spec::{
-    AnaGroupDescriptor, AnaHeader, ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog,
-    FirmwareSlots, NvmeStatus, SmartLog, Sqe, StatusCode, SupportedLogPages, U16, U32, U64,
-    ana_state, csi, effects, fid_effects, lid,
+    ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog, FirmwareSlots, NvmeStatus, SmartLog,
+    Sqe, StatusCode, SupportedLogPages, U32, csi, effects, fid_effects, lid,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::Kind;
 use crate::cross_reset::CrossResets;
-use crate::identify::{ANA_GROUP, text};
-use crate::limits::{ERRORS_KEPT, NAMESPACES_MAX};
-use crate::registry::{
-    EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, Hold, Identity, Registry,
-};
-use crate::target::{Snapshot, SubsystemView};
-use crate::{commands, discovery, features};
+use crate::identify::text;
+use crate::limits::ERRORS_KEPT;
+use crate::notices::{EVENT_ANA, EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES};
+use crate::registry::{Hold, Identity, Registry};
+use crate::target::Snapshot;
+use crate::view::HostView;
+use crate::{ana, commands, discovery, features};
 
 /// Log pages of I/O controllers.
 const IO_PAGES: [u8; 9] = [
@@ -81,7 +80,7 @@ impl LogRequest {
 pub(crate) struct Source<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) hold: Hold,
-    pub(crate) view: Option<&'a SubsystemView>,
+    pub(crate) view: Option<&'a HostView>,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) identity: &'a Identity,
     pub(crate) local: SocketAddr,
@@ -166,7 +165,12 @@ pub(crate) fn fill_io(
         }
         lid::EFFECTS => put_whole(request, page, &io_effects())?,
         lid::FID_EFFECTS => put_whole(request, page, &feature_effects())?,
-        lid::ANA => ana(source, view, request, page)?,
+        lid::ANA => {
+            let groups_only = request.specific & GROUPS_ONLY != 0;
+            let mut window = window(request, page, ana::log_len(view, groups_only))?;
+            ana::fill(view, groups_only, &mut window);
+            return Ok(EVENT_ANA);
+        }
         lid::CROSS_RESET => {
             source.resets.fill(&mut window(request, page, source.resets.log_len())?);
             return Ok(EVENT_CROSS_RESET);
@@ -187,7 +191,7 @@ pub(crate) fn fill_discovery(
         lid::SUPPORTED => put_whole(request, page, &supported(&DISCOVERY_PAGES))?,
         lid::DISCOVERY => {
             let host = &source.identity.hostnqn;
-            let len = discovery::log_len(source.snapshot, host);
+            let len = discovery::log_len(source.snapshot, host, source.local);
             let mut window = window(request, page, len)?;
             discovery::fill(source.snapshot, host, source.local, &mut window);
             return Ok(EVENT_DISCOVERY);
@@ -245,14 +249,13 @@ fn firmware() -> FirmwareSlots {
     log
 }
 
+//= NVMe-Base 2.1 §5.1.12
+//# NSIDs in increasing order; the overflow entry FFFFFFFFh is for more than 1024, which no
+//# subsystem has
 fn changed(source: &Source<'_>, clear: bool) -> ChangedNamespaces {
     let set = source.registry.changed_namespaces(source.hold, clear);
-    let nsids = (1..=NAMESPACES_MAX).filter(|&nsid| {
-        let nsid = nsid as usize;
-        set[nsid / 64] & 1 << (nsid % 64) != 0
-    });
     let mut log = ChangedNamespaces::new_zeroed();
-    for (place, nsid) in log.nsid.iter_mut().zip(nsids) {
+    for (place, nsid) in log.nsid.iter_mut().zip(set.iter()) {
         *place = U32::new(nsid);
     }
     log
@@ -281,35 +284,6 @@ fn feature_effects() -> FidEffectsLog {
 
 /// RGO of the ANA log page: groups only, without their namespaces.
 const GROUPS_ONLY: u8 = 1;
-
-//= NVMe-Base 2.1 §5.1.12.1.13
-//# one descriptor per group, with the NSIDs of its namespaces unless RGO is set
-fn ana(
-    source: &Source<'_>,
-    view: &SubsystemView,
-    request: &LogRequest,
-    page: &mut [u8],
-) -> Result<(), NvmeStatus> {
-    let groups_only = request.specific & GROUPS_ONLY != 0;
-    let count = if groups_only { 0 } else { view.namespaces().count() };
-    let heads = size_of::<AnaHeader>() + size_of::<AnaGroupDescriptor>();
-    let mut window = window(request, page, heads + 4 * count)?;
-    let mut header = AnaHeader::new_zeroed();
-    // The group never changes its state: one node, every path optimized.
-    header.chgcnt = U64::new(0);
-    header.groups = U16::new(1);
-    let mut group = AnaGroupDescriptor::new_zeroed();
-    group.agid = U32::new(ANA_GROUP);
-    group.nnv = U32::new(crate::framer::narrow(count));
-    group.chgcnt = U64::new(source.snapshot.generation);
-    group.anas = ana_state::OPTIMIZED;
-    window.put(0, header.as_bytes());
-    window.put(size_of::<AnaHeader>() as u64, group.as_bytes());
-    for (i, namespace) in view.namespaces().take(count).enumerate() {
-        window.put((heads + 4 * i) as u64, &namespace.nsid.to_le_bytes());
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

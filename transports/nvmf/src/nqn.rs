@@ -5,7 +5,7 @@ use std::fmt;
 use nvme_spec::{NQN_FIELD_LEN, NQN_LEN_MAX};
 
 /// An NVMe qualified name: 1 to 223 bytes of UTF-8 without NUL.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nqn {
     len: u8,
     bytes: [u8; NQN_LEN_MAX],

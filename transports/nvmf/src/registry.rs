@@ -12,23 +12,10 @@ use bdev::Instant;
 
 use crate::abort::{Wish, WishError};
 use crate::cross_reset::Instance;
-use crate::limits::{
-    ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, NS_PER_MS,
-};
+use crate::limits::{ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NS_PER_MS};
+use crate::nsids::NsidSet;
 use crate::tally::{ErrorLog, Failure, Traffic};
 use crate::{HostId, Nqn};
-
-/// Event: an attached namespace came, went or changed.
-pub(crate) const EVENT_NAMESPACES: u32 = 1;
-/// Event: the discovery log changed.
-pub(crate) const EVENT_DISCOVERY: u32 = 2;
-/// Event: a reset of another controller is complete.
-pub(crate) const EVENT_CROSS_RESET: u32 = 4;
-
-const CHANGED_WORDS: usize = NAMESPACES_MAX as usize / 64 + 1;
-
-/// A set of NSIDs.
-pub(crate) type NsidSet = [u64; CHANGED_WORDS];
 
 /// Who is connected to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +25,17 @@ pub(crate) struct Identity {
     pub(crate) hostnqn: Nqn,
     pub(crate) hostid: HostId,
     pub(crate) peer: Option<SocketAddr>,
+    /// PORTID of the port that it came through; `None` for a discovery listener.
+    pub(crate) port: Option<u16>,
+}
+
+/// What a controller is told of a new configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Kinds of events that came up.
+    pub(crate) events: u32,
+    /// Namespaces that came, went or changed.
+    pub(crate) changed: NsidSet,
 }
 
 /// One live controller, for management.
@@ -486,15 +484,14 @@ impl Registry {
         changed
     }
 
-    /// Tells the controllers of `subsystem` (or discovery controllers) that something changed.
-    pub(crate) fn notify(&self, subsystem: Option<Nqn>, changed: &NsidSet, event: u32) {
+    /// Tells each live controller its news.
+    pub(crate) fn notify(&self, news: impl Fn(&Identity) -> News) {
         for slot in &self.slots {
             let mut cold = slot.cold();
-            if cold.identity.is_some_and(|identity| identity.subsystem == subsystem) {
-                for (word, new) in cold.changed.iter_mut().zip(changed) {
-                    *word |= new;
-                }
-                slot.events.fetch_or(event, Ordering::Release);
+            if let Some(identity) = &cold.identity {
+                let News { events, changed } = news(identity);
+                cold.changed.extend(&changed);
+                slot.events.fetch_or(events, Ordering::Release);
             }
         }
     }
@@ -567,7 +564,7 @@ mod tests {
     fn identity(host: &str) -> Identity {
         let subsystem = Some(Nqn::new("nqn.2026-11.io.example:vol").unwrap());
         let hostnqn = Nqn::new(host).unwrap();
-        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None }
+        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None, port: None }
     }
 
     #[test]

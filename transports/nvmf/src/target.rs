@@ -1,14 +1,16 @@
 //! What all connections share: the configuration as a snapshot, and the live controllers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nvme_spec::DISCOVERY_NQN;
 
-use crate::config::{Config, ConfigError, Hosts, Namespace, Port, Subsystem};
-use crate::limits::NAMESPACES_MAX;
-use crate::registry::{EVENT_DISCOVERY, EVENT_NAMESPACES, NsidSet, Registry};
+use crate::config::{Config, ConfigError, Hosts, Namespace, Port, Referral, Subsystem};
+use crate::generations::Generations;
+use crate::notices::{EVENT_ANA, EVENT_DISCOVERY, EVENT_NAMESPACES};
+use crate::registry::{Identity, News, Registry};
 use crate::{Nqn, Session};
 
 /// An NVMe-oF target: one per node, shared by all shards.
@@ -20,16 +22,23 @@ pub struct Target {
     registry: Registry,
     generation: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
+    /// Held by [`Target::replace`]: news are told in the order of the configurations.
+    replacing: Mutex<()>,
 }
 
 /// One configuration, checked and indexed.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// GENCTR of the discovery log: changes with every configuration.
+    /// Counts the configurations.
     pub(crate) generation: u64,
+    /// GENCTR of the discovery logs.
+    pub(crate) generations: Generations,
     pub(crate) ports: Vec<Port>,
     pub(crate) subsystems: Vec<Arc<SubsystemView>>,
+    pub(crate) referrals: Vec<Referral>,
     pub(crate) discovery_nqn: Nqn,
+    /// Where in `subsystems` each one is.
+    places: BTreeMap<Nqn, usize>,
 }
 
 /// A subsystem, indexed by NSID.
@@ -39,64 +48,175 @@ pub(crate) struct SubsystemView {
     pub(crate) serial: String,
     pub(crate) hosts: Hosts,
     pub(crate) ports: usize,
+    /// Up to the largest NSID.
     by_nsid: Box<[Option<Namespace>]>,
+    /// How often the access information has changed, in all and by group.
+    ana_changes: u64,
+    ana_group_changes: Box<[u64]>,
 }
 
 impl SubsystemView {
-    fn new(subsystem: Subsystem, ports: usize) -> SubsystemView {
-        let mut by_nsid = vec![None; NAMESPACES_MAX as usize + 1];
-        for namespace in subsystem.namespaces {
+    /// Indexes a subsystem that follows an older version of it.
+    fn new(subsystem: Subsystem, ports: usize, old: Option<&SubsystemView>) -> SubsystemView {
+        let Subsystem { nqn, serial, hosts, namespaces } = subsystem;
+        let last = namespaces.iter().map(|namespace| namespace.nsid).max().unwrap_or(0) as usize;
+        let counted = old.map_or(0, |old| old.ana_group_changes.len()).max(last + 1);
+        let mut by_nsid = vec![None; last + 1];
+        for namespace in namespaces {
             let nsid = namespace.nsid as usize;
             by_nsid[nsid] = Some(namespace);
         }
-        let Subsystem { nqn, serial, hosts, .. } = subsystem;
-        SubsystemView { nqn, serial, hosts, ports, by_nsid: by_nsid.into() }
+        let mut view = SubsystemView {
+            nqn,
+            serial,
+            hosts,
+            ports,
+            by_nsid: by_nsid.into(),
+            ana_changes: old.map_or(0, |old| old.ana_changes),
+            ana_group_changes: vec![0; counted].into(),
+        };
+        view.count_changes(old);
+        view
     }
 
-    /// The active namespace with this NSID.
-    pub(crate) fn namespace(&self, nsid: u32) -> Option<&Namespace> {
+    /// Goes on with the change counts of the access information.
+    fn count_changes(&mut self, old: Option<&SubsystemView>) {
+        let Some(old) = old else { return };
+        let mut any = false;
+        for nsid in 0..self.ana_group_changes.len() {
+            let before = old.ana_group_changes.get(nsid).copied().unwrap_or(0);
+            let access = |view: &SubsystemView| {
+                let namespace = view.by_nsid.get(nsid).and_then(Option::as_ref)?;
+                Some((namespace.reach.state, namespace.reach.ports.clone()))
+            };
+            let changed = access(self) != access(old);
+            self.ana_group_changes[nsid] = before + u64::from(changed);
+            any |= changed;
+        }
+        self.ana_changes += u64::from(any);
+    }
+
+    /// The namespace with this NSID, whether or not it is attached to anybody.
+    pub(crate) fn allocated(&self, nsid: u32) -> Option<&Namespace> {
         self.by_nsid.get(nsid as usize)?.as_ref()
     }
 
-    /// Active namespaces in the order of their NSIDs.
-    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+    /// All of them in the order of their NSIDs.
+    pub(crate) fn all_allocated(&self) -> impl Iterator<Item = &Namespace> {
         self.by_nsid.iter().flatten()
     }
 
-    /// The NSIDs whose namespace differs between two versions of a subsystem.
-    fn difference(&self, other: Option<&SubsystemView>) -> NsidSet {
-        let mut changed = NsidSet::default();
-        for (nsid, namespace) in self.by_nsid.iter().enumerate() {
-            let before = other.and_then(|other| other.by_nsid[nsid].as_ref());
-            if namespace.as_ref() != before {
-                changed[nsid / 64] |= 1 << (nsid % 64);
+    /// Those that are attached to the controllers of `host`.
+    pub(crate) fn attached_to(&self, host: &Nqn) -> impl Iterator<Item = &Namespace> {
+        self.all_allocated().filter(|namespace| namespace.reach.hosts.allows(host))
+    }
+
+    /// The change count of the access information.
+    pub(crate) fn ana_changes(&self) -> u64 {
+        self.ana_changes
+    }
+
+    /// The change count of the group of one namespace.
+    pub(crate) fn ana_group_changes(&self, nsid: u32) -> u64 {
+        self.ana_group_changes.get(nsid as usize).copied().unwrap_or(0)
+    }
+
+    fn is_like(&self, other: &SubsystemView) -> bool {
+        let names = |view: &SubsystemView| (view.nqn, view.ports);
+        names(self) == names(other)
+            && self.serial == other.serial
+            && self.hosts == other.hosts
+            && self.by_nsid == other.by_nsid
+    }
+
+    /// What a controller is told when this version follows `old`.
+    fn news(&self, old: &SubsystemView, identity: &Identity) -> News {
+        let mut news = News::default();
+        let last = self.by_nsid.len().max(old.by_nsid.len());
+        for nsid in 0..crate::framer::narrow(last) {
+            let attached = |namespace: &&Namespace| namespace.reach.hosts.allows(&identity.hostnqn);
+            let before = old.allocated(nsid).filter(attached);
+            match (before, self.allocated(nsid).filter(attached)) {
+                (None, None) => (),
+                (Some(before), Some(after)) if before.looks_like(after) => {
+                    let state = |namespace: &Namespace| namespace.reach.state_at(identity.port);
+                    if state(before) != state(after) {
+                        news.events |= EVENT_ANA;
+                    }
+                }
+                _ => news.changed.insert(nsid),
             }
         }
-        changed
+        if !news.changed.is_empty() {
+            news.events |= EVENT_NAMESPACES;
+        }
+        news
     }
 }
 
 impl Snapshot {
-    fn new(config: Config, generation: u64) -> Result<Snapshot, ConfigError> {
+    /// Checks and indexes a configuration that follows an older one.
+    pub(crate) fn new(config: Config, old: Option<&Snapshot>) -> Result<Snapshot, ConfigError> {
         config.check()?;
         let ports = config.ports.len();
-        let view = |subsystem| Arc::new(SubsystemView::new(subsystem, ports));
+        let view = |subsystem: Subsystem| {
+            let old = old.and_then(|old| old.subsystem(&subsystem.nqn));
+            let new = SubsystemView::new(subsystem, ports, old.map(Arc::as_ref));
+            match old {
+                Some(old) if new.is_like(old) => Arc::clone(old),
+                _ => Arc::new(new),
+            }
+        };
+        let subsystems: Vec<_> = config.subsystems.into_iter().map(view).collect();
+        let places = subsystems.iter().enumerate().map(|(place, view)| (view.nqn, place)).collect();
         let well_known = Nqn::new(DISCOVERY_NQN).expect("the specification's own name");
-        Ok(Snapshot {
-            generation,
+        let mut new = Snapshot {
+            generation: old.map_or(1, |old| old.generation + 1),
+            generations: Generations::first(),
             ports: config.ports,
-            subsystems: config.subsystems.into_iter().map(view).collect(),
+            subsystems,
+            referrals: config.referrals,
             discovery_nqn: config.discovery_nqn.unwrap_or(well_known),
-        })
+            places,
+        };
+        if let Some(old) = old {
+            new.generations = old.generations.after(old, &new);
+        }
+        Ok(new)
     }
 
     pub(crate) fn subsystem(&self, nqn: &Nqn) -> Option<&Arc<SubsystemView>> {
-        self.subsystems.iter().find(|subsystem| subsystem.nqn == *nqn)
+        self.places.get(nqn).map(|&place| &self.subsystems[place])
     }
 
     /// Whether this is the discovery subsystem, by its well-known or its unique name.
     pub(crate) fn is_discovery(&self, nqn: &Nqn) -> bool {
         nqn.as_str() == DISCOVERY_NQN || *nqn == self.discovery_nqn
+    }
+
+    /// The port that a connection with this local address came through.
+    pub(crate) fn port_at(&self, local: SocketAddr) -> Option<u16> {
+        let ip = local.ip().to_canonical();
+        let listens = |port: &&Port| port.address.port() == local.port();
+        let exact = |port: &&Port| port.address.ip().to_canonical() == ip;
+        let any = |port: &&Port| port.address.ip().is_unspecified();
+        let mut ports = self.ports.iter().filter(listens);
+        let found = ports.clone().find(exact).or_else(|| ports.find(any));
+        found.map(|port| port.id)
+    }
+
+    /// What a controller is told when this configuration follows `old`.
+    fn news(&self, old: &Snapshot, identity: &Identity) -> News {
+        let Some(nqn) = &identity.subsystem else {
+            let host = &identity.hostnqn;
+            let changed = self.generations.of(host) != old.generations.of(host);
+            let events = if changed { EVENT_DISCOVERY } else { 0 };
+            return News { events, ..News::default() };
+        };
+        match (self.subsystem(nqn), old.subsystem(nqn)) {
+            (Some(new), Some(old)) if !Arc::ptr_eq(new, old) => new.news(old, identity),
+            _ => News::default(),
+        }
     }
 }
 
@@ -106,42 +226,37 @@ impl Target {
     /// # Errors
     /// When the configuration is refused: see [`ConfigError`].
     pub fn new(config: Config) -> Result<Arc<Target>, ConfigError> {
-        let snapshot = Arc::new(Snapshot::new(config, 1)?);
+        let snapshot = Arc::new(Snapshot::new(config, None)?);
         Ok(Arc::new(Target {
             registry: Registry::new(),
-            generation: AtomicU64::new(1),
+            generation: AtomicU64::new(snapshot.generation),
             snapshot: Mutex::new(snapshot),
+            replacing: Mutex::new(()),
         }))
     }
 
     /// Replaces everything that the target offers, and tells the hosts that see a difference.
     ///
     /// A controller whose subsystem is gone, or whose host is no longer allowed, is ended. A
-    /// namespace that is resized, added or removed is announced to the controllers of its
-    /// subsystem; persistent discovery controllers are told of any change.
+    /// namespace that is resized, added or removed, attached or detached, and a change of how it is
+    /// reached, is announced to the controllers that see it; discovery controllers are told when
+    /// the log of their own host changed.
     ///
     /// # Errors
     /// When the configuration is refused; the old one stays.
     pub fn replace(&self, config: Config) -> Result<(), ConfigError> {
-        let mut current = self.snapshot.lock().expect("nobody panics while holding it");
-        let old = Arc::clone(&current);
-        let new = Arc::new(Snapshot::new(config, old.generation + 1)?);
-        *current = Arc::clone(&new);
+        let _turn = self.replacing.lock().expect("nobody panics while holding it");
+        let old = self.snapshot();
+        let new = Arc::new(Snapshot::new(config, Some(&old))?);
+        *self.snapshot.lock().expect("nobody panics while holding it") = Arc::clone(&new);
         self.generation.store(new.generation, Ordering::Release);
-        drop(current);
         self.registry.expel(|identity| match &identity.subsystem {
             None => true,
             Some(nqn) => {
                 new.subsystem(nqn).is_some_and(|view| view.hosts.allows(&identity.hostnqn))
             }
         });
-        for view in &new.subsystems {
-            let changed = view.difference(old.subsystem(&view.nqn).map(Arc::as_ref));
-            if changed != NsidSet::default() {
-                self.registry.notify(Some(view.nqn), &changed, EVENT_NAMESPACES);
-            }
-        }
-        self.registry.notify(None, &NsidSet::default(), EVENT_DISCOVERY);
+        self.registry.notify(|identity| new.news(&old, identity));
         Ok(())
     }
 

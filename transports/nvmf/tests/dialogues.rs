@@ -52,3 +52,13 @@ fn control_dialogues_hold() {
 fn life_and_death_dialogues_hold() {
     play_file("life.pdu", include_str!("../testdata/life.pdu"));
 }
+
+#[test]
+fn asymmetric_access_dialogues_hold() {
+    play_file("ana.pdu", include_str!("../testdata/ana.pdu"));
+}
+
+#[test]
+fn namespace_dialogues_hold() {
+    play_file("namespaces.pdu", include_str!("../testdata/namespaces.pdu"));
+}

@@ -57,6 +57,7 @@ fn target() -> Arc<Target> {
         block_size: 4096,
         blocks: 1 << 20,
         atomic_blocks: 1,
+        reach: Default::default(),
     };
     let subsystem = Subsystem {
         nqn: identity().subnqn,

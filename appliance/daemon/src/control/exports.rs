@@ -1,8 +1,10 @@
-//! `export add`, `remove` and `hosts`.
+//! `export add`, `remove`, `hosts` and `set-ana-state`.
+
+use std::collections::BTreeMap;
 
 use api::{
-    ApiError, Changed, EventKind, Export, ExportAdd, ExportRemove, HostAccess, HostsAdd,
-    HostsRemove, Nqn, VolumeName,
+    Access, ApiError, Changed, EventKind, Export, ExportAdd, ExportRemove, HostAccess, HostsAdd,
+    HostsRemove, NAMESPACES_PER_SUBSYSTEM_MAX, Nqn, SetAnaState, VolumeName,
 };
 use cluster::{Desired, Expected, ExportRecord, Kept, VolumeRecord, export_key};
 
@@ -22,28 +24,64 @@ impl Control {
         if let Some(kept) = desired.exports.get(&request.volume) {
             return self.existing_export(&kept.record, &request).await;
         }
-        let nqn = match request.nqn {
-            Some(nqn) => nqn,
-            None => self.default_nqn(&volume.name)?,
-        };
-        if let Some(kept) = desired.exports.values().find(|kept| kept.record.nqn == nqn) {
-            return Err(ApiError::AlreadyExists {
-                what: "export".to_owned(),
-                name: nqn.to_string(),
-                difference: format!("it exports volume {}", kept.record.volume),
-            });
-        }
+        let record = self.new_export(&desired, request)?;
         self.refuse_unless_online(volume).await?;
-        let record = ExportRecord { volume: request.volume, nqn, access: request.access };
         let key = export_key(&record.volume);
         self.keep(&key, Expected::Absent, Some(record.encode())).await?;
         if let Err(error) = self.export_in_plane(&desired, &record, volume).await {
             self.forget(&key).await?;
             return Err(error);
         }
-        self.note(EventKind::ExportAdded, &record.volume, format!("as {}", record.nqn), id);
+        let message = match record.nsid {
+            1 => format!("as {}", record.nqn),
+            nsid => format!("as {}, namespace {nsid}", record.nqn),
+        };
+        self.note(EventKind::ExportAdded, &record.volume, message, id);
         let value = self.view().await?.describe_export(&record)?;
         Ok(Changed { value, changed: true })
+    }
+
+    /// Gives a new export its subsystem and its number there.
+    fn new_export(&self, desired: &Desired, request: ExportAdd) -> Result<ExportRecord, ApiError> {
+        // Only a name that was given can mean a subsystem that is there.
+        let joins = request.nqn.is_some();
+        let nqn = match request.nqn {
+            Some(nqn) => nqn,
+            None => self.default_nqn(&request.volume)?,
+        };
+        let there: Vec<&ExportRecord> = desired
+            .exports
+            .values()
+            .map(|kept| &kept.record)
+            .filter(|record| record.nqn == nqn)
+            .collect();
+        if let Some(other) = there.first().filter(|_| !joins) {
+            return Err(ApiError::AlreadyExists {
+                what: "export".to_owned(),
+                name: nqn.to_string(),
+                difference: format!("it exports volume {}", other.volume),
+            });
+        }
+        let taken: BTreeMap<u32, &VolumeName> =
+            there.iter().map(|record| (record.nsid, &record.volume)).collect();
+        let nsid = match request.nsid {
+            None => free_nsid(&taken).ok_or_else(|| {
+                let reason = format!("{nqn} has {NAMESPACES_PER_SUBSYSTEM_MAX} namespaces");
+                ApiError::exhausted(reason, "use another subsystem")
+            })?,
+            Some(nsid) => match taken.get(&nsid) {
+                None => nsid,
+                Some(volume) => {
+                    return Err(ApiError::AlreadyExists {
+                        what: "namespace".to_owned(),
+                        name: nsid.to_string(),
+                        difference: format!("in {nqn} it is volume {volume}"),
+                    });
+                }
+            },
+        };
+        let (volume, access, paths) = (request.volume, request.access, Access::default());
+        Ok(ExportRecord { volume, nqn, nsid, access, paths })
     }
 
     async fn existing_export(
@@ -54,6 +92,9 @@ impl Control {
         let mut differences = Vec::new();
         if request.nqn.as_ref().is_some_and(|nqn| *nqn != record.nqn) {
             differences.push(format!("it is exported as {}", record.nqn));
+        }
+        if request.nsid.is_some_and(|nsid| nsid != record.nsid) {
+            differences.push(format!("it is namespace {}", record.nsid));
         }
         if request.access != record.access {
             differences.push("other hosts may connect (see: holdfast export hosts)".to_owned());
@@ -87,10 +128,14 @@ impl Control {
         // The record first: after a crash it is not exported again.
         let key = export_key(&request.volume);
         self.keep(&key, Expected::At(kept.revision), None).await?;
-        if view.exports.contains_key(&kept.record.nqn) {
-            self.plane.export_remove(kept.record.nqn.clone()).await?;
+        if view.exports.contains_key(&removed.uuid) {
+            self.plane.export_remove(removed.uuid).await?;
         }
-        let message = format!("{} is gone", kept.record.nqn);
+        let others = view.desired.exports.values().filter(|other| other.record.nqn == removed.nqn);
+        let message = match others.count() {
+            1 => format!("{} is gone", removed.nqn),
+            _ => format!("namespace {} of {} is gone", removed.nsid, removed.nqn),
+        };
         self.note(EventKind::ExportRemoved, &request.volume, message, id);
         Ok(Some(removed))
     }
@@ -122,8 +167,8 @@ impl Control {
         let _guard = self.mutate().await?;
         let desired = self.desired().await?;
         let kept = desired.exports.get(volume);
-        let Kept { record, revision } =
-            kept.ok_or_else(|| ApiError::not_found("export", volume))?;
+        let kept = kept.ok_or_else(|| ApiError::not_found("export", volume))?;
+        let record = &kept.record;
         let HostAccess::Listed(hosts) = &record.access else {
             let reason = format!("any host may connect to {:?}", volume.as_str());
             let hint = "remove the export and add it with --host";
@@ -135,9 +180,7 @@ impl Control {
         let changed = access != record.access;
         let record = ExportRecord { access, ..record.clone() };
         if changed {
-            let key = export_key(volume);
-            self.keep(&key, Expected::At(*revision), Some(record.encode())).await?;
-            self.apply_hosts(&record).await?;
+            self.change_export(&desired, kept, &record).await?;
             let message = format!("{} hosts may connect", record.access.hosts().len());
             self.note(EventKind::ExportHostsChanged, volume, message, id);
         }
@@ -145,11 +188,67 @@ impl Control {
         Ok(Changed { value, changed })
     }
 
-    /// Gives the data plane the allow list of an export, if it serves it.
-    pub(super) async fn apply_hosts(&self, record: &ExportRecord) -> Result<(), ApiError> {
+    pub(super) async fn set_ana_state(
+        &self,
+        request: SetAnaState,
+        id: &str,
+    ) -> Result<Changed<Export>, ApiError> {
+        let _guard = self.mutate().await?;
+        let desired = self.desired().await?;
+        let SetAnaState { volume, state, listener } = request;
+        let kept = desired.exports.get(&volume);
+        let kept = kept.ok_or_else(|| ApiError::not_found("export", &volume))?;
+        let listening = self.plane.info().nvme_tcp;
+        if let Some(address) = listener.filter(|address| !listening.contains(address)) {
+            let addresses: Vec<_> = listening.iter().map(ToString::to_string).collect();
+            return Err(ApiError::NotFound {
+                what: "listener".to_owned(),
+                name: address.to_string(),
+                hint: format!("the node listens on {}", addresses.join(", ")),
+            });
+        }
+        let mut paths = kept.record.paths.clone();
+        paths.set(listener, state);
+        let changed = paths != kept.record.paths;
+        let record = ExportRecord { paths, ..kept.record.clone() };
+        if changed {
+            self.change_export(&desired, kept, &record).await?;
+            let place = listener.map(|listener| format!(" through {listener}"));
+            let message = format!("{state}{}", place.unwrap_or_default());
+            self.note(EventKind::ExportAnaStateChanged, &volume, message, id);
+        }
+        let value = self.view().await?.describe_export(&record)?;
+        Ok(Changed { value, changed })
+    }
+
+    /// Keeps a changed record, and gives it to the data plane; or neither.
+    async fn change_export(
+        &self,
+        desired: &Desired,
+        kept: &Kept<ExportRecord>,
+        record: &ExportRecord,
+    ) -> Result<(), ApiError> {
+        let key = export_key(&record.volume);
+        let volume = desired.volumes.get(&record.volume);
+        let volume = volume.ok_or_else(|| ApiError::not_found("volume", &record.volume))?;
+        let revision = self.keep(&key, Expected::At(kept.revision), Some(record.encode())).await?;
+        let applied = self.change_in_plane(desired, record, &volume.record).await;
+        if applied.is_err() {
+            self.keep(&key, Expected::At(revision), Some(kept.record.encode())).await?;
+        }
+        applied
+    }
+
+    /// Gives the data plane the allow list and the paths of an export, if it serves it.
+    pub(super) async fn change_in_plane(
+        &self,
+        desired: &Desired,
+        record: &ExportRecord,
+        volume: &VolumeRecord,
+    ) -> Result<(), ApiError> {
         let exports = self.plane.exports().await?;
-        if exports.iter().any(|export| export.nqn == record.nqn) {
-            self.plane.export_hosts(record.nqn.clone(), record.access.clone()).await?;
+        if exports.iter().any(|export| export.volume == volume.uuid) {
+            self.plane.export_change(plane_export(desired, record, volume)?).await?;
         }
         Ok(())
     }
@@ -160,14 +259,41 @@ impl Control {
         record: &ExportRecord,
         volume: &VolumeRecord,
     ) -> Result<(), ApiError> {
-        let store = desired.stores.get(&volume.store);
-        let store = store.ok_or_else(|| ApiError::not_found("store", &volume.store))?.record.uuid;
-        let export = PlaneExport {
-            nqn: record.nqn.clone(),
-            store,
-            volume: volume.uuid,
-            access: record.access.clone(),
-        };
-        self.plane.export_add(export).await
+        self.plane.export_add(plane_export(desired, record, volume)?).await
+    }
+}
+
+fn plane_export(
+    desired: &Desired,
+    record: &ExportRecord,
+    volume: &VolumeRecord,
+) -> Result<PlaneExport, ApiError> {
+    let store = desired.stores.get(&volume.store);
+    let store = store.ok_or_else(|| ApiError::not_found("store", &volume.store))?.record.uuid;
+    let ExportRecord { nqn, nsid, access, paths, .. } = record.clone();
+    Ok(PlaneExport { nqn, nsid, store, volume: volume.uuid, access, paths })
+}
+
+/// A number that no namespace of a subsystem has: one above all of them, so that one that was just
+/// removed is not soon another volume; below only when there is none.
+fn free_nsid(taken: &BTreeMap<u32, &VolumeName>) -> Option<u32> {
+    let above = taken.keys().next_back().map_or(1, |last| last + 1);
+    let free = (1..=NAMESPACES_PER_SUBSYSTEM_MAX).find(|nsid| !taken.contains_key(nsid));
+    if above <= NAMESPACES_PER_SUBSYSTEM_MAX { Some(above) } else { free }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_numbered_upwards_and_gaps_are_filled_last() {
+        let volume: VolumeName = "v".parse().unwrap();
+        let free = |taken: &[u32]| free_nsid(&taken.iter().map(|&nsid| (nsid, &volume)).collect());
+        assert_eq!(free(&[]), Some(1));
+        assert_eq!(free(&[1, 5]), Some(6));
+        assert_eq!(free(&[2, NAMESPACES_PER_SUBSYSTEM_MAX]), Some(1));
+        let all: Vec<u32> = (1..=NAMESPACES_PER_SUBSYSTEM_MAX).collect();
+        assert_eq!(free(&all), None);
     }
 }

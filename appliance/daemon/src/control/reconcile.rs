@@ -10,6 +10,7 @@ use cluster::{
 
 use super::Control;
 use crate::limits::RECONCILE_ROUNDS_MAX;
+use crate::plane::PlaneExport;
 
 impl Control {
     /// Plans and executes until nothing is left but complaints, which become the node's troubles.
@@ -76,9 +77,10 @@ impl Control {
             observed.stores.insert(kept.record.name.clone(), seen);
         }
         for export in self.plane.exports().await? {
-            let seen = ObservedExport { volume: export.volume, access: export.access };
-            observed.exports.insert(export.nqn, seen);
+            let PlaneExport { nqn, nsid, volume, access, paths, .. } = export;
+            observed.exports.insert(volume, ObservedExport { nqn, nsid, access, paths });
         }
+        observed.referrals = self.plane.referrals().await?;
         Ok(observed)
     }
 
@@ -117,8 +119,11 @@ impl Control {
             Step::AddExport { record, volume } => {
                 self.export_in_plane(desired, record, volume).await
             }
-            Step::SetHosts(record) => self.apply_hosts(record).await,
-            Step::RemoveExport(nqn) => self.plane.export_remove(nqn.clone()).await,
+            Step::ChangeExport { record, volume } => {
+                self.change_in_plane(desired, record, volume).await
+            }
+            Step::RemoveExport { volume, .. } => self.plane.export_remove(*volume).await,
+            Step::SetReferrals(referrals) => self.plane.set_referrals(referrals.clone()).await,
             Step::Complain { .. } => Ok(()),
         }
     }
@@ -126,9 +131,10 @@ impl Control {
     fn note_failure(&self, step: &Step, subject: &str, error: &ApiError) {
         let kind = match step {
             Step::OpenStore(_) => EventKind::StoreFailed,
-            Step::AddExport { .. } | Step::SetHosts(_) | Step::RemoveExport(_) => {
-                EventKind::ExportFailed
-            }
+            Step::AddExport { .. }
+            | Step::ChangeExport { .. }
+            | Step::RemoveExport { .. }
+            | Step::SetReferrals(_) => EventKind::ExportFailed,
             _ => EventKind::VolumeFailed,
         };
         self.events.note(kind, Severity::Error, subject, error.to_string(), "");
@@ -147,8 +153,11 @@ fn subject_of(step: &Step) -> String {
         | Step::AdoptVolume(record)
         | Step::DestroyVolume(record)
         | Step::ForgetVolume(record) => record.name.to_string(),
-        Step::AddExport { record, .. } | Step::SetHosts(record) => record.nqn.to_string(),
-        Step::RemoveExport(nqn) => nqn.to_string(),
+        Step::AddExport { record, .. } | Step::ChangeExport { record, .. } => {
+            record.volume.to_string()
+        }
+        Step::RemoveExport { nqn, .. } => nqn.to_string(),
+        Step::SetReferrals(_) => "discovery".to_owned(),
         Step::Complain { subject, .. } => subject.clone(),
     }
 }

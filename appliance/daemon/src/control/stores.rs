@@ -105,7 +105,7 @@ impl Control {
             return Ok(false);
         }
         for export in view.exports.into_values().filter(|export| export.store == record.uuid) {
-            self.plane.export_remove(export.nqn).await?;
+            self.plane.export_remove(export.volume).await?;
         }
         self.plane.store_close(record.uuid).await?;
         self.troubles().failed.remove(&record.name);

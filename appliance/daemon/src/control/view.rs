@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    ApiError, ByteLen, Export, Nqn, Session, SnapshotPath, SnapshotStats, StatsSnapshot, Store,
-    StoreName, StoreState, StoreStats, Volume, VolumeName, VolumeState, VolumeStats,
+    ApiError, ByteLen, Export, HostAccess, Session, SnapshotPath, SnapshotStats, StatsSnapshot,
+    Store, StoreName, StoreState, StoreStats, Volume, VolumeName, VolumeState, VolumeStats,
 };
 use cluster::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
 use uuid::Uuid;
@@ -16,7 +16,8 @@ use crate::plane::{PlaneExport, PlaneInfo, PlaneSnapshot, PlaneStore, PlaneVolum
 pub(super) struct View {
     pub(super) desired: Desired,
     pub(super) stores: BTreeMap<Uuid, PlaneStore>,
-    pub(super) exports: BTreeMap<Nqn, PlaneExport>,
+    /// By volume.
+    pub(super) exports: BTreeMap<Uuid, PlaneExport>,
     sessions: Vec<Session>,
     troubles: Troubles,
     info: PlaneInfo,
@@ -30,7 +31,7 @@ impl Control {
         Ok(View {
             desired,
             stores: stores.into_iter().map(|store| (store.uuid, store)).collect(),
-            exports: exports.into_iter().map(|export| (export.nqn.clone(), export)).collect(),
+            exports: exports.into_iter().map(|export| (export.volume, export)).collect(),
             sessions: self.plane.sessions().await?,
             troubles: self.troubles().clone(),
             info: self.plane.info(),
@@ -48,8 +49,11 @@ impl Control {
         let desired = self.desired().await?;
         let mut sessions = self.plane.sessions().await?;
         for session in &mut sessions {
-            let export = desired.exports.values().find(|kept| kept.record.nqn == session.subsystem);
-            session.volume = export.map(|kept| kept.record.volume.clone());
+            let mut exports = desired.exports.values().map(|kept| &kept.record);
+            // Of several that share a subsystem the first one that the host sees.
+            let export = exports
+                .find(|record| record.nqn == session.subsystem && sees(&record.access, session));
+            session.volume = export.map(|record| record.volume.clone());
         }
         Ok(sessions)
     }
@@ -88,6 +92,14 @@ impl Control {
         }
         let (shards, transport) = (plane.shards, plane.transport);
         Ok(StatsSnapshot { shards, stores, volumes, snapshots, transport })
+    }
+}
+
+/// Whether the host of a session sees an export of its subsystem.
+fn sees(access: &HostAccess, session: &Session) -> bool {
+    match access {
+        HostAccess::Any => true,
+        HostAccess::Listed(hosts) => hosts.iter().any(|host| host.as_str() == session.host),
     }
 }
 
@@ -206,8 +218,11 @@ impl View {
 
     pub(super) fn describe_export(&self, record: &ExportRecord) -> Result<Export, ApiError> {
         let volume = self.volume(&record.volume)?;
-        let online = self.exports.contains_key(&record.nqn);
-        let sessions = self.sessions.iter().filter(|session| session.subsystem == record.nqn);
+        let online = self.exports.contains_key(&volume.uuid);
+        let sessions = self
+            .sessions
+            .iter()
+            .filter(|session| session.subsystem == record.nqn && sees(&record.access, session));
         let reason = if online {
             String::new()
         } else if volume.state == VolumeState::Online {
@@ -218,9 +233,10 @@ impl View {
         Ok(Export {
             volume: record.volume.clone(),
             nqn: record.nqn.clone(),
-            nsid: 1,
+            nsid: record.nsid,
             uuid: volume.uuid,
             access: record.access.clone(),
+            paths: record.paths.clone(),
             listeners: self.info.nvme_tcp.iter().map(ToString::to_string).collect(),
             online,
             reason,

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
-    ApiError, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Reply, Session,
+    ApiError, ByteLen, DevicePath, DiffStep, LogSize, Nqn, Qos, Referral, Reply, Session,
     StoreCheck,
 };
 use bdev::Bdev;
@@ -55,7 +55,10 @@ struct Shared {
 #[derive(Default)]
 struct Book {
     stores: BTreeMap<Uuid, OpenStore>,
-    exports: BTreeMap<Nqn, Exported>,
+    /// By volume.
+    exports: BTreeMap<Uuid, Exported>,
+    referrals: Vec<Referral>,
+    discovery_nqn: Option<Nqn>,
     listening: Vec<SocketAddr>,
     listening_discovery: Vec<SocketAddr>,
 }
@@ -353,12 +356,32 @@ impl DataPlane for ReactorPlane {
         Box::pin(self.blocking(move |shared| shared.add_export(export)))
     }
 
-    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()> {
-        Box::pin(self.blocking(move |shared| shared.set_hosts(&nqn, access)))
+    fn export_change(&self, export: PlaneExport) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.change_export(export)))
     }
 
-    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()> {
-        Box::pin(self.blocking(move |shared| shared.remove_export(&nqn)))
+    fn export_remove(&self, volume: Uuid) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.remove_export(volume)))
+    }
+
+    fn referrals(&self) -> Reply<'_, Vec<Referral>> {
+        Box::pin(self.blocking(|shared| Ok(shared.book().referrals.clone())))
+    }
+
+    fn set_referrals(&self, referrals: Vec<Referral>) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| {
+            let mut book = shared.book();
+            book.referrals = referrals;
+            shared.publish(&book)
+        }))
+    }
+
+    fn set_discovery_nqn(&self, nqn: Nqn) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| {
+            let mut book = shared.book();
+            book.discovery_nqn = Some(nqn);
+            shared.publish(&book)
+        }))
     }
 
     fn sessions(&self) -> Reply<'_, Vec<Session>> {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use api::{
-    ApiError, ByteLen, ChangedRange, CheckReport, DevicePath, DiffStep, HostAccess, IoCounters,
-    LatencyHistogram, LogSize, Nqn, Qos, Reply, Session, ShardStats, StoreCheck, StoreNumbers,
-    VolumeIo,
+    ApiError, ByteLen, ChangedRange, CheckReport, DevicePath, DiffStep, IoCounters,
+    LatencyHistogram, LogSize, Nqn, Qos, Referral, Reply, Session, ShardStats, StoreCheck,
+    StoreNumbers, VolumeIo,
 };
 use daemon::{
     DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotices, PlaneRefusal, PlaneSnapshot,
@@ -27,7 +27,8 @@ pub(crate) struct MemoryPlane {
 #[derive(Default)]
 struct Inner {
     open: BTreeMap<Uuid, DevicePath>,
-    exports: BTreeMap<Nqn, PlaneExport>,
+    exports: BTreeMap<Uuid, PlaneExport>,
+    referrals: Vec<Referral>,
     sessions: Vec<Session>,
     refused: Vec<PlaneRefusal>,
     listening: bool,
@@ -40,6 +41,18 @@ struct Inner {
     notices: PlaneNotices,
     /// What time it was said to be.
     time: u64,
+}
+
+impl Inner {
+    /// Ends the sessions of hosts that see no namespace of their subsystem any more.
+    fn end_sessions(&mut self) {
+        let Self { exports, sessions, .. } = self;
+        sessions.retain(|session| {
+            let host = session.host.parse().unwrap();
+            let mut exports = exports.values().filter(|export| export.nqn == session.subsystem);
+            exports.any(|export| export.access.admits(&host))
+        });
+    }
 }
 
 impl MemoryPlane {
@@ -77,10 +90,9 @@ impl MemoryPlane {
     pub(crate) fn connect(&self, subsystem: &str, host: &str) -> bool {
         let mut inner = self.inner.lock().unwrap();
         let (subsystem, host): (Nqn, Nqn) = (subsystem.parse().unwrap(), host.parse().unwrap());
-        let admitted = inner
-            .exports
-            .get(&subsystem)
-            .is_some_and(|export| inner.listening && export.access.admits(&host));
+        let exports: Vec<_> =
+            inner.exports.values().filter(|export| export.nqn == subsystem).cloned().collect();
+        let admitted = inner.listening && exports.iter().any(|export| export.access.admits(&host));
         if admitted {
             let controller_id = u16::try_from(inner.sessions.len() + 1).unwrap();
             inner.sessions.push(Session {
@@ -94,7 +106,7 @@ impl MemoryPlane {
             });
         }
         if !admitted {
-            let not_allowed = inner.exports.contains_key(&subsystem);
+            let not_allowed = !exports.is_empty();
             inner.refused.push(PlaneRefusal {
                 host: host.to_string(),
                 subsystem: subsystem.to_string(),
@@ -103,6 +115,11 @@ impl MemoryPlane {
             });
         }
         admitted
+    }
+
+    /// The discovery services that hosts are told of.
+    pub(crate) fn told_of(&self) -> Vec<String> {
+        self.inner.lock().unwrap().referrals.iter().map(ToString::to_string).collect()
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -371,23 +388,38 @@ impl DataPlane for MemoryPlane {
         if let Err(error) = self.take_failure() {
             return ready(Err(error));
         }
-        self.inner.lock().unwrap().exports.insert(export.nqn.clone(), export);
+        self.inner.lock().unwrap().exports.insert(export.volume, export);
         ready(Ok(()))
     }
 
-    fn export_hosts(&self, nqn: Nqn, access: HostAccess) -> Reply<'_, ()> {
+    fn export_change(&self, export: PlaneExport) -> Reply<'_, ()> {
+        if let Err(error) = self.take_failure() {
+            return ready(Err(error));
+        }
         let mut inner = self.inner.lock().unwrap();
-        inner.sessions.retain(|session| {
-            session.subsystem != nqn || access.admits(&session.host.parse().unwrap())
-        });
-        inner.exports.get_mut(&nqn).unwrap().access = access;
+        assert!(inner.exports.insert(export.volume, export).is_some());
+        inner.end_sessions();
         ready(Ok(()))
     }
 
-    fn export_remove(&self, nqn: Nqn) -> Reply<'_, ()> {
+    fn export_remove(&self, volume: Uuid) -> Reply<'_, ()> {
         let mut inner = self.inner.lock().unwrap();
-        inner.sessions.retain(|session| session.subsystem != nqn);
-        inner.exports.remove(&nqn);
+        inner.exports.remove(&volume);
+        inner.end_sessions();
+        ready(Ok(()))
+    }
+
+    fn referrals(&self) -> Reply<'_, Vec<Referral>> {
+        ready(Ok(self.inner.lock().unwrap().referrals.clone()))
+    }
+
+    fn set_referrals(&self, referrals: Vec<Referral>) -> Reply<'_, ()> {
+        self.inner.lock().unwrap().referrals = referrals;
+        ready(Ok(()))
+    }
+
+    fn set_discovery_nqn(&self, nqn: Nqn) -> Reply<'_, ()> {
+        assert!(!nqn.is_discovery() && !self.inner.lock().unwrap().listening);
         ready(Ok(()))
     }
 

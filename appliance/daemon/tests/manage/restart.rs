@@ -30,6 +30,41 @@ async fn everything_is_back_after_a_stop_and_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paths_and_referrals_are_back_after_a_kill() {
+    let stand = Stand::new();
+    let node = stand.start().await;
+    node.with_volume().await;
+    node.ok("export add db --nqn nqn.2014-08.com.example:s --nsid 5 --allow-any-host").await;
+    node.ok("export set-ana-state db non-optimized").await;
+    node.ok("export set-ana-state db inaccessible --listener 127.0.0.1:4420").await;
+    node.ok("discovery referral add 192.0.2.1:8009").await;
+    let exports = node.json("export list").await;
+    let referrals = node.json("discovery referral list").await;
+    node.kill().await;
+
+    let node = stand.start().await;
+    assert_eq!(node.json("export list").await, exports);
+    assert_eq!(exports[0]["nsid"], 5);
+    assert_eq!(exports[0]["listener_states"][0]["ana_state"], "inaccessible");
+    assert_eq!(node.json("discovery referral list").await, referrals);
+    assert_eq!(node.plane.told_of(), ["192.0.2.1:8009"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_the_data_plane_refuses_is_not_kept() {
+    let stand = Stand::new();
+    let node = stand.start().await;
+    node.with_volume().await;
+    node.ok("export add db --allow-any-host").await;
+    let before = node.json("export list").await;
+    node.plane.fail_next(ApiError::unavailable("the shard is busy"));
+    assert_eq!(node.holdfast("export set-ana-state db inaccessible").await.code, 6);
+    assert_eq!(node.json("export list").await, before);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_creation_is_finished_at_the_next_start() {
     let stand = Stand::new();
     let node = stand.start().await;

@@ -2,7 +2,7 @@
 
 use api::{
     ApiError, Changed, Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove,
-    VolumeName,
+    SetAnaState, VolumeName,
 };
 use proto::v1;
 use serde_json::json;
@@ -41,14 +41,15 @@ pub(super) async fn execute(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     match command {
-        ExportCommand::Add { volume, nqn, hosts, allow_any_host } => {
+        ExportCommand::Add { volume, nqn, nsid, hosts, allow_any_host } => {
             let access = if allow_any_host { HostAccess::Any } else { HostAccess::listed(hosts)? };
-            let request = ExportAdd { volume, nqn, access };
+            let request = ExportAdd { volume, nqn, nsid, access };
             let request = client.request(v1::ExportAddRequest::from(request));
             let outcome: Changed<Export> =
                 client.exports().add(request).await?.into_inner().try_into()?;
-            let Export { volume, nqn, .. } = &outcome.value;
-            let sentence = format!("volume {volume} is exported as {nqn}");
+            let Export { volume, nqn, nsid, .. } = &outcome.value;
+            let number = if *nsid == 1 { String::new() } else { format!(" (namespace {nsid})") };
+            let sentence = format!("volume {volume} is exported as {nqn}{number}");
             let value = json::export(&outcome.value);
             print_changed(terminal, output, value, outcome.changed, &sentence)?;
             let nobody = HostAccess::Listed(Vec::new());
@@ -69,6 +70,17 @@ pub(super) async fn execute(
             }
         }
         ExportCommand::Hosts(command) => hosts(client, command, output, terminal).await,
+        ExportCommand::SetAnaState { volume, state, listener } => {
+            let request = SetAnaState { volume, state, listener };
+            let request = client.request(v1::ExportSetAnaStateRequest::from(request));
+            let outcome: Changed<Export> =
+                client.exports().set_ana_state(request).await?.into_inner().try_into()?;
+            let place = listener.map(|listener| format!(" through {listener}"));
+            let Export { volume, .. } = &outcome.value;
+            let sentence = format!("volume {volume} is {state}{}", place.unwrap_or_default());
+            let value = json::export(&outcome.value);
+            print_changed(terminal, output, value, outcome.changed, &sentence)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use api::ScrubPolicy;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::Kept;
+use crate::record::{Kept, ReferralsRecord};
 use crate::state::Revision;
 
 fn store(name: &str, id: u128) -> StoreRecord {
@@ -33,7 +33,9 @@ fn export(name: &str) -> ExportRecord {
     ExportRecord {
         volume: name.parse().unwrap(),
         nqn: format!("nqn.2014-08.com.example:{name}").parse().unwrap(),
+        nsid: 1,
         access: HostAccess::Any,
+        paths: Access::default(),
     }
 }
 
@@ -50,6 +52,7 @@ fn desired(
         stores: stores.into_iter().map(|r| (r.name.clone(), keep(r))).collect(),
         volumes: volumes.into_iter().map(|r| (r.name.clone(), keep(r))).collect(),
         exports: exports.into_iter().map(|r| (r.volume.clone(), keep(r))).collect(),
+        referrals: None,
     }
 }
 
@@ -173,14 +176,43 @@ fn exports_follow_their_records() {
     let add = Step::AddExport { record: export("v"), volume: volume("v", 2, "s", Phase::Ready) };
     assert_eq!(plan(&wish, &seen), [add]);
 
-    let access = HostAccess::listed(vec![]).unwrap();
-    let served = ObservedExport { volume: Uuid::from_u128(2), access };
-    seen.exports.insert(export("v").nqn, served.clone());
-    assert_eq!(plan(&wish, &seen), [Step::SetHosts(export("v"))]);
+    let (record, volume) = (export("v"), volume("v", 2, "s", Phase::Ready));
+    let change = Step::ChangeExport { record: record.clone(), volume };
+    let uuid = Uuid::from_u128(2);
+    let mut served = observe(&record);
+    seen.exports.insert(uuid, served.clone());
+    assert_eq!(plan(&wish, &seen), []);
+    served.access = HostAccess::listed(vec![]).unwrap();
+    seen.exports.insert(uuid, served.clone());
+    assert_eq!(plan(&wish, &seen), std::slice::from_ref(&change));
+    let paths = Access { state: api::AnaState::Inaccessible, ..Access::default() };
+    seen.exports.insert(uuid, ObservedExport { paths, ..observe(&record) });
+    assert_eq!(plan(&wish, &seen), [change]);
 
-    let stranger = export("w").nqn;
-    seen.exports = [(stranger.clone(), served)].into();
-    assert!(plan(&wish, &seen).contains(&Step::RemoveExport(stranger)));
+    let nqn = export("w").nqn;
+    seen.exports = [(uuid, ObservedExport { nqn: nqn.clone(), ..served })].into();
+    assert!(plan(&wish, &seen).contains(&Step::RemoveExport { volume: uuid, nqn }));
+    seen.exports = [(uuid, ObservedExport { nsid: 2, ..observe(&record) })].into();
+    assert!(matches!(plan(&wish, &seen)[..], [Step::RemoveExport { .. }, Step::AddExport { .. }]));
+}
+
+#[test]
+fn referrals_follow_their_record() {
+    let mut wish = desired(vec![], vec![], vec![]);
+    let mut seen = Observed::default();
+    let referrals = vec![Referral::new("192.0.2.1:8009".parse().unwrap(), None).unwrap()];
+    wish.referrals = Some(keep(ReferralsRecord { referrals: referrals.clone() }));
+    assert_eq!(plan(&wish, &seen), [Step::SetReferrals(referrals.clone())]);
+    seen.referrals = referrals;
+    assert_eq!(plan(&wish, &seen), []);
+    wish.referrals = None;
+    assert_eq!(plan(&wish, &seen), [Step::SetReferrals(vec![])]);
+}
+
+/// An export as the data plane has it.
+fn observe(record: &ExportRecord) -> ObservedExport {
+    let ExportRecord { nqn, nsid, access, paths, .. } = record.clone();
+    ObservedExport { nqn, nsid, access, paths }
 }
 
 /// Executes a step on the model, as the daemon does on the data plane.
@@ -226,16 +258,13 @@ fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: 
         Step::ForgetVolume(record) => {
             desired.volumes.remove(&record.name);
         }
-        Step::AddExport { record, volume } => {
-            let seen = ObservedExport { volume: volume.uuid, access: record.access.clone() };
-            observed.exports.insert(record.nqn.clone(), seen);
+        Step::AddExport { record, volume } | Step::ChangeExport { record, volume } => {
+            observed.exports.insert(volume.uuid, observe(record));
         }
-        Step::SetHosts(record) => {
-            observed.exports.get_mut(&record.nqn).unwrap().access = record.access.clone();
+        Step::RemoveExport { volume, .. } => {
+            observed.exports.remove(volume);
         }
-        Step::RemoveExport(nqn) => {
-            observed.exports.remove(nqn);
-        }
+        Step::SetReferrals(referrals) => observed.referrals.clone_from(referrals),
         Step::Complain { .. } => {}
     }
 }

@@ -1,12 +1,18 @@
 //! The JSON form of the records: `{"version":1,"record":{...}}`.
 
-use api::{BlockSize, ByteLen, HostAccess, Qos, Rate, ScrubPolicy, ScrubRate};
+use std::net::SocketAddr;
+
+use api::{
+    Access, AnaState, BlockSize, ByteLen, HostAccess, Qos, Rate, Referral, ScrubPolicy, ScrubRate,
+    add_referral, check_nsid,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    ExportRecord, Phase, RecordError, StoreRecord, VolumeRecord, export_key, store_key, volume_key,
+    ExportRecord, Phase, REFERRALS_KEY, RecordError, ReferralsRecord, StoreRecord, VolumeRecord,
+    export_key, store_key, volume_key,
 };
 
 /// The version that is written. Raise it with every change that an older version must not ignore.
@@ -116,6 +122,74 @@ struct ExportWire {
     nqn: String,
     allow_any_host: bool,
     hosts: Vec<String>,
+    #[serde(default = "first_nsid", skip_serializing_if = "is_first_nsid")]
+    nsid: u32,
+    #[serde(default, skip_serializing_if = "PathsWire::is_default")]
+    paths: PathsWire,
+}
+
+const fn first_nsid() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_first_nsid(nsid: &u32) -> bool {
+    *nsid == first_nsid()
+}
+
+/// How good a path the node is; left out when it is optimized everywhere.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PathsWire {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    listeners: Vec<ListenerWire>,
+}
+
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenerWire {
+    address: SocketAddr,
+    state: String,
+}
+
+impl PathsWire {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn encode(paths: &Access) -> Self {
+        let state = (paths.state != AnaState::Optimized).then(|| paths.state.to_string());
+        let listener = |&(address, state): &(SocketAddr, AnaState)| ListenerWire {
+            address,
+            state: state.to_string(),
+        };
+        Self { state, listeners: paths.listeners.iter().map(listener).collect() }
+    }
+
+    fn decode(self) -> Result<Access, api::ApiError> {
+        let state = self.state.map(|text| text.parse()).transpose()?.unwrap_or_default();
+        let mut paths = Access { state, ..Access::default() };
+        for ListenerWire { address, state } in self.listeners {
+            paths.set(Some(address), state.parse()?);
+        }
+        Ok(paths)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferralsWire {
+    referrals: Vec<ReferralWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferralWire {
+    address: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nqn: Option<String>,
 }
 
 fn encode<T: Serialize>(record: T) -> Vec<u8> {
@@ -234,6 +308,8 @@ impl ExportRecord {
             nqn: self.nqn.to_string(),
             allow_any_host: self.access == HostAccess::Any,
             hosts: self.access.hosts().iter().map(ToString::to_string).collect(),
+            nsid: self.nsid,
+            paths: PathsWire::encode(&self.paths),
         })
     }
 
@@ -253,10 +329,41 @@ impl ExportRecord {
         let record = Self {
             volume: wire.volume.parse().map_err(|error| damaged(key, error))?,
             nqn: wire.nqn.parse().map_err(|error| damaged(key, error))?,
+            nsid: check_nsid(wire.nsid).map_err(|error| damaged(key, error))?,
             access,
+            paths: wire.paths.decode().map_err(|error| damaged(key, error))?,
         };
         check_key(key, &export_key(&record.volume))?;
         Ok(record)
+    }
+}
+
+impl ReferralsRecord {
+    /// The bytes to keep.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let referral = |referral: &Referral| ReferralWire {
+            address: referral.address(),
+            nqn: referral.nqn().map(ToString::to_string),
+        };
+        encode(ReferralsWire { referrals: self.referrals.iter().map(referral).collect() })
+    }
+
+    /// Reads what was kept under `key`.
+    ///
+    /// # Errors
+    /// When the record is damaged, newer than this version, or belongs under another key.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire: ReferralsWire = decode(key, bytes)?;
+        let mut referrals = Vec::new();
+        for ReferralWire { address, nqn } in wire.referrals {
+            let nqn = nqn.map(|nqn| nqn.parse()).transpose();
+            let referral = nqn.and_then(|nqn| Referral::new(address, nqn));
+            let added = referral.and_then(|referral| add_referral(&mut referrals, referral));
+            added.map_err(|error| damaged(key, error))?;
+        }
+        check_key(key, REFERRALS_KEY)?;
+        Ok(Self { referrals })
     }
 }
 
@@ -317,6 +424,39 @@ mod tests {
     }
 
     #[test]
+    fn an_export_without_further_words_is_namespace_1_and_optimized() {
+        let record = ExportRecord {
+            volume: "v".parse().unwrap(),
+            nqn: "nqn.2014-08.com.example:v".parse().unwrap(),
+            nsid: 1,
+            access: HostAccess::Any,
+            paths: Access::default(),
+        };
+        let text = String::from_utf8(record.encode()).unwrap();
+        assert!(text.ends_with("\"allow_any_host\":true,\"hosts\":[]}}"), "{text}");
+        let mut paths = Access { state: AnaState::NonOptimized, ..Access::default() };
+        paths.set(Some("192.0.2.1:4420".parse().unwrap()), AnaState::Inaccessible);
+        let record = ExportRecord { nsid: 7, paths, ..record };
+        let text = String::from_utf8(record.encode()).unwrap();
+        let expected = "\"nsid\":7,\"paths\":{\"state\":\"non-optimized\",\"listeners\":\
+             [{\"address\":\"192.0.2.1:4420\",\"state\":\"inaccessible\"}]}}}";
+        assert!(text.ends_with(expected), "{text}");
+        assert_eq!(ExportRecord::decode("exports/v", text.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn referrals_survive_the_disk() {
+        let referral = |text: &str, nqn| Referral::new(text.parse().unwrap(), nqn).unwrap();
+        let named = Some("nqn.2014-08.com.example:d".parse().unwrap());
+        let referrals =
+            vec![referral("192.0.2.1:8009", None), referral("[2001:db8::1]:8009", named)];
+        let record = ReferralsRecord { referrals };
+        let back = ReferralsRecord::decode(REFERRALS_KEY, &record.encode()).unwrap();
+        assert_eq!(back, record);
+        assert!(ReferralsRecord::decode("discovery/other", &record.encode()).is_err());
+    }
+
+    #[test]
     fn a_newer_record_is_refused_by_its_version() {
         let bytes = b"{\"version\":2,\"record\":{\"anything\":[]}}";
         let error = VolumeRecord::decode("volumes/db", bytes).unwrap_err();
@@ -341,12 +481,18 @@ mod tests {
         fn exports_survive_the_disk(
             any in any::<bool>(),
             names in proptest::collection::vec("nqn\\.2014-08\\.com\\.example:[a-z]{1,9}", 0..9),
+            nsid in 1u32..257, state in 0usize..5, port in 1u16..9,
         ) {
+            let mut paths = Access { state: AnaState::ALL[state], ..Access::default() };
+            let listener = SocketAddr::from(([192, 0, 2, 1], port));
+            paths.set(Some(listener), AnaState::ALL[usize::from(port) % 5]);
             let hosts = names.iter().map(|name| name.parse().unwrap()).collect();
             let record = ExportRecord {
                 volume: "v".parse().unwrap(),
                 nqn: "nqn.2014-08.com.example:v".parse().unwrap(),
+                nsid,
                 access: if any { HostAccess::Any } else { HostAccess::listed(hosts).unwrap() },
+                paths,
             };
             let back = ExportRecord::decode("exports/v", &record.encode()).unwrap();
             prop_assert_eq!(back, record);

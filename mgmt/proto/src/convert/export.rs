@@ -1,8 +1,13 @@
-//! Exports and their hosts.
+//! Exports, their hosts and the paths to them.
 
-use api::{ApiError, Changed, Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove};
+use std::net::SocketAddr;
 
-use super::{field, present, uuid};
+use api::{
+    Access, AnaState, ApiError, Changed, Export, ExportAdd, ExportRemove, HostAccess, HostsAdd,
+    HostsRemove, SetAnaState, check_nsid,
+};
+
+use super::{address, field, present, unknown_enum, uuid};
 use crate::v1;
 
 impl TryFrom<v1::ExportAddRequest> for ExportAdd {
@@ -18,7 +23,11 @@ impl TryFrom<v1::ExportAddRequest> for ExportAdd {
             return Err(ApiError::invalid("nqn", reason, "choose another name"));
         }
         let access = access(message.allow_any_host, &message.hosts)?;
-        Ok(Self { volume: field("volume", &message.volume)?, nqn, access })
+        let nsid = match message.nsid {
+            0 => None,
+            nsid => Some(check_nsid(nsid)?),
+        };
+        Ok(Self { volume: field("volume", &message.volume)?, nqn, nsid, access })
     }
 }
 
@@ -29,6 +38,7 @@ impl From<ExportAdd> for v1::ExportAddRequest {
             nqn: request.nqn.map(|nqn| nqn.to_string()).unwrap_or_default(),
             allow_any_host: request.access == HostAccess::Any,
             hosts: request.access.hosts().iter().map(ToString::to_string).collect(),
+            nsid: request.nsid.unwrap_or_default(),
         }
     }
 }
@@ -100,6 +110,65 @@ fn access(any: bool, texts: &[String]) -> Result<HostAccess, ApiError> {
     }
 }
 
+impl From<AnaState> for v1::AnaState {
+    fn from(state: AnaState) -> Self {
+        match state {
+            AnaState::Optimized => Self::Optimized,
+            AnaState::NonOptimized => Self::NonOptimized,
+            AnaState::Change => Self::Change,
+            AnaState::Inaccessible => Self::Inaccessible,
+            AnaState::PersistentLoss => Self::PersistentLoss,
+        }
+    }
+}
+
+fn state(value: i32) -> Result<AnaState, ApiError> {
+    match v1::AnaState::try_from(value) {
+        Ok(v1::AnaState::Optimized) => Ok(AnaState::Optimized),
+        Ok(v1::AnaState::NonOptimized) => Ok(AnaState::NonOptimized),
+        Ok(v1::AnaState::Change) => Ok(AnaState::Change),
+        Ok(v1::AnaState::Inaccessible) => Ok(AnaState::Inaccessible),
+        Ok(v1::AnaState::PersistentLoss) => Ok(AnaState::PersistentLoss),
+        Ok(v1::AnaState::Unspecified) | Err(_) => Err(unknown_enum("state", value)),
+    }
+}
+
+fn listener_state((listener, state): (SocketAddr, AnaState)) -> v1::ListenerState {
+    let state = v1::AnaState::from(state).into();
+    v1::ListenerState { listener: listener.to_string(), state }
+}
+
+fn paths(of_node: i32, listeners: Vec<v1::ListenerState>) -> Result<Access, ApiError> {
+    let mut access = Access { state: state(of_node)?, ..Access::default() };
+    for one in listeners {
+        access.set(Some(address("listener", &one.listener)?), state(one.state)?);
+    }
+    Ok(access)
+}
+
+impl TryFrom<v1::ExportSetAnaStateRequest> for SetAnaState {
+    type Error = ApiError;
+
+    fn try_from(message: v1::ExportSetAnaStateRequest) -> Result<Self, ApiError> {
+        let listener = match message.listener.as_str() {
+            "" => None,
+            text => Some(address("listener", text)?),
+        };
+        let volume = field("volume", &message.volume)?;
+        Ok(Self { volume, state: state(message.state)?, listener })
+    }
+}
+
+impl From<SetAnaState> for v1::ExportSetAnaStateRequest {
+    fn from(request: SetAnaState) -> Self {
+        Self {
+            volume: request.volume.to_string(),
+            state: v1::AnaState::from(request.state).into(),
+            listener: request.listener.map(|listener| listener.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
 impl TryFrom<v1::Export> for Export {
     type Error = ApiError;
 
@@ -110,6 +179,7 @@ impl TryFrom<v1::Export> for Export {
             nsid: message.nsid,
             uuid: uuid(&message.uuid)?,
             access: access(message.allow_any_host, &message.hosts)?,
+            paths: paths(message.ana_state, message.listener_states)?,
             listeners: message.listeners,
             online: message.online,
             reason: message.reason,
@@ -131,6 +201,8 @@ impl From<Export> for v1::Export {
             online: export.online,
             reason: export.reason,
             sessions: export.sessions,
+            ana_state: v1::AnaState::from(export.paths.state).into(),
+            listener_states: export.paths.listeners.into_iter().map(listener_state).collect(),
         }
     }
 }
@@ -157,6 +229,7 @@ macro_rules! export_changed {
 export_changed!(ExportAddResponse);
 export_changed!(ExportAddHostsResponse);
 export_changed!(ExportRemoveHostsResponse);
+export_changed!(ExportSetAnaStateResponse);
 
 #[cfg(test)]
 mod tests {
@@ -167,15 +240,26 @@ mod tests {
     proptest! {
         #[test]
         fn requests_and_exports_survive_the_wire(
-            volume in "[a-z0-9]{1,64}", any in any::<bool>(),
+            volume in "[a-z0-9]{1,64}", any in any::<bool>(), nsid in 0u32..257, state in 0usize..5,
             names in proptest::collection::vec("nqn\\.2014-08\\.com\\.example:[a-z]{1,9}", 0..5),
         ) {
             let listed = names.iter().map(|name| name.parse().unwrap()).collect();
             let access =
                 if any { HostAccess::Any } else { HostAccess::listed(listed).unwrap() };
+            let nsid = (nsid > 0).then_some(nsid);
+            let state = AnaState::ALL[state];
+            let mut paths = Access { state, ..Access::default() };
+            paths.set(Some("192.0.2.1:4420".parse().unwrap()), AnaState::ALL[4]);
+            let wanted = SetAnaState {
+                volume: volume.parse().unwrap(),
+                state,
+                listener: any.then(|| "[::1]:4420".parse().unwrap()),
+            };
+            let message = v1::ExportSetAnaStateRequest::from(wanted.clone());
+            prop_assert_eq!(SetAnaState::try_from(message).unwrap(), wanted);
             let nqn: Option<api::Nqn> = names.first().map(|name| name.parse().unwrap());
             let request =
-                ExportAdd { volume: volume.parse().unwrap(), nqn, access: access.clone() };
+                ExportAdd { volume: volume.parse().unwrap(), nqn, nsid, access: access.clone() };
             let message = v1::ExportAddRequest::from(request.clone());
             prop_assert_eq!(ExportAdd::try_from(message).unwrap(), request);
 
@@ -185,6 +269,7 @@ mod tests {
                 nsid: 1,
                 uuid: ::uuid::Uuid::from_u128(7),
                 access,
+                paths,
                 listeners: names,
                 online: any,
                 reason: String::new(),

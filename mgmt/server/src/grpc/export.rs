@@ -4,7 +4,7 @@ use proto::v1::export_service_server::ExportService;
 use proto::v1::{
     ExportAddHostsRequest, ExportAddHostsResponse, ExportAddRequest, ExportAddResponse,
     ExportListRequest, ExportListResponse, ExportRemoveHostsRequest, ExportRemoveHostsResponse,
-    ExportRemoveRequest, ExportRemoveResponse,
+    ExportRemoveRequest, ExportRemoveResponse, ExportSetAnaStateRequest, ExportSetAnaStateResponse,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -68,6 +68,17 @@ impl ExportService for Exports {
         self.0
             .answer("export.remove_hosts", request, |node, id, request| async move {
                 Ok(node.hosts_remove(&id, request).await?.into())
+            })
+            .await
+    }
+
+    async fn set_ana_state(
+        &self,
+        request: Request<ExportSetAnaStateRequest>,
+    ) -> Result<Response<ExportSetAnaStateResponse>, Status> {
+        self.0
+            .answer("export.set_ana_state", request, |node, id, request| async move {
+                Ok(node.export_set_ana_state(&id, request).await?.into())
             })
             .await
     }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::command::{Phase, Work};
-use crate::config::{Config, Hosts, Subsystem};
+use crate::config::{Config, Hosts, Reach, Subsystem};
 use crate::target::Target;
 use crate::{Nqn, io};
 use bdev::{Completion, Data, Pool, PoolConfig, Rng, Status};
@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 const BLOCKS: u64 = 2000;
 
-fn view(block_size: u32) -> Arc<SubsystemView> {
+fn view(block_size: u32) -> HostView {
     let namespace = |nsid: u32| Namespace {
         nsid,
         handle: NamespaceHandle(nsid),
@@ -19,12 +19,14 @@ fn view(block_size: u32) -> Arc<SubsystemView> {
         block_size,
         blocks: BLOCKS,
         atomic_blocks: 1,
+        reach: Reach::default(),
     };
     let nqn = Nqn::new("nqn.2026-11.io.example:vol").unwrap();
     let namespaces = (1..=3).map(namespace).collect();
     let subsystem = Subsystem { nqn, serial: "S1".into(), hosts: Hosts::Any, namespaces };
     let config = Config { subsystems: vec![subsystem], ..Config::default() };
-    Arc::clone(Target::new(config).unwrap().snapshot().subsystem(&nqn).unwrap())
+    let snapshot = Target::new(config).unwrap().snapshot();
+    HostView::new(Arc::clone(snapshot.subsystem(&nqn).unwrap()), nqn, None)
 }
 
 /// The disks of the namespaces, and of a copy of them that is changed in one go.
@@ -59,7 +61,7 @@ fn command(
     format: u32,
     capacity: usize,
     pool: &Pool,
-    view: &SubsystemView,
+    view: &HostView,
 ) -> Command {
     let mut sqe = Sqe::new_zeroed();
     sqe.opcode = opcode::nvm::COPY;
@@ -83,7 +85,7 @@ fn command(
 }
 
 /// Runs a command to its end; the number of its requests.
-fn run(command: &mut Command, view: &SubsystemView, disks: &mut Disks) -> u32 {
+fn run(command: &mut Command, view: &HostView, disks: &mut Disks) -> u32 {
     let mut requests = 0;
     loop {
         let next = next_request(command, view, Tag(7)).unwrap();

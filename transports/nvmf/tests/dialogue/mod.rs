@@ -1,5 +1,7 @@
 //! Plays dialogue scripts against a target, byte by byte on the host's side.
 
+mod offer;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,16 +11,11 @@ use nvme_spec::{
     CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType, PropertyGetSqe,
     PropertySetSqe, Sgl, Sqe, U16, U32, U64, opcode,
 };
-use nvmf::{
-    Addresses, Config, Connection, Cx, Hosts, Namespace, NamespaceHandle, Nqn, Port, Subsystem,
-    Target,
-};
+use nvmf::{Addresses, Config, Connection, Cx, Target};
+use offer::{BLOCKS, SUBNQN};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-const SUBNQN: &str = "nqn.2026-11.io.example:vol";
-const CLOSED_NQN: &str = "nqn.2026-11.io.example:closed";
 const HOSTNQN: &str = "nqn.2014-08.org.nvmexpress:uuid:aaaaaaaa-0000-0000-0000-000000000001";
-const BLOCKS: u64 = 1024;
 
 /// One dialogue: a name, the requirement it proves, and its lines.
 pub(crate) struct Block {
@@ -102,31 +99,6 @@ fn descriptors(ranges: &str, opcode: u8, format: u32) -> Vec<u8> {
     data
 }
 
-fn namespace(nsid: u32, blocks: u64) -> Namespace {
-    let mut uuid = [0x5a; 16];
-    uuid[15] = u8::try_from(nsid).unwrap();
-    let handle = NamespaceHandle(nsid);
-    Namespace { nsid, handle, uuid, block_size: 4096, blocks, atomic_blocks: 1 }
-}
-
-fn config(namespaces: Vec<Namespace>) -> Config {
-    let subsystem = |nqn: &str, hosts, namespaces| Subsystem {
-        nqn: Nqn::new(nqn).unwrap(),
-        serial: "HF42".into(),
-        hosts,
-        namespaces,
-    };
-    let nobody = Hosts::List(vec![Nqn::new("nqn.2026-11.io.example:nobody").unwrap()]);
-    Config {
-        ports: vec![Port { id: 7, address: "192.0.2.1:4420".parse().unwrap() }],
-        subsystems: vec![
-            subsystem(SUBNQN, Hosts::Any, namespaces),
-            subsystem(CLOSED_NQN, nobody, Vec::new()),
-        ],
-        discovery_nqn: None,
-    }
-}
-
 /// `key=value` words and bare words of a line.
 #[derive(Clone, Debug, Default)]
 struct Words {
@@ -192,6 +164,7 @@ struct Link {
 
 struct Stage {
     target: Arc<Target>,
+    offer: Config,
     pool: Pool,
     now: Instant,
     links: BTreeMap<String, Link>,
@@ -213,7 +186,8 @@ impl Stage {
     fn new() -> Stage {
         let pool = PoolConfig { segments: [16, 16, 8, 4, 4], huge_pages: false };
         Stage {
-            target: Target::new(config(vec![namespace(1, BLOCKS)])).unwrap(),
+            target: Target::new(offer::initial()).unwrap(),
+            offer: offer::initial(),
             pool: Pool::new(&pool).unwrap(),
             now: Instant::from_ns(1),
             links: BTreeMap::new(),
@@ -247,18 +221,17 @@ impl Stage {
         }
     }
 
-    /// `on NAME`: a connection of that name, opened when it does not exist.
-    fn open(&mut self, name: &str) {
+    /// `on NAME [at ADDRESS]`: a connection of that name, opened when it does not exist.
+    fn open(&mut self, words: &str) {
+        let (name, address) = words.split_once(" at ").unwrap_or((words, "192.0.2.1:4420"));
         self.name = name.to_string();
         if self.links.contains_key(name) {
             return;
         }
         let index = u32::try_from(self.links.len()).unwrap();
         let mut connection = Connection::new(Arc::clone(&self.target), index);
-        let addresses = Addresses {
-            local: "192.0.2.1:4420".parse().unwrap(),
-            peer: "192.0.2.9:1234".parse().unwrap(),
-        };
+        let addresses =
+            Addresses { local: address.parse().unwrap(), peer: "192.0.2.9:1234".parse().unwrap() };
         assert!(connection.accept(Cx { pool: &self.pool, now: self.now }, addresses));
         let (bytes, received) = (Vec::new(), Vec::new());
         let (header_digest, data_digest, closed) = (false, false, false);
@@ -266,21 +239,29 @@ impl Stage {
         self.links.insert(name.to_string(), link);
     }
 
-    /// `with admin`, `with io`, `with discovery`: the usual steps up to a working queue.
+    /// `with admin`, `with io`, `with discovery`: the usual steps up to a working queue. The
+    /// connections are called `admin` and `io`, with `as=NAME` `NAME` and `NAME-io`; they come to
+    /// `at=ADDRESS`.
     fn with(&mut self, what: &str) {
         let (kind, options) = what.split_once(' ').unwrap_or((what, ""));
-        let dgst = Words::of(options).u8("dgst", 0);
+        let words = Words::of(options);
+        let dgst = words.u8("dgst", 0);
+        let value = |key: &str| words.values.get(key).cloned();
+        let admin = value("as").unwrap_or("admin".into());
+        let queue = value("as").map_or("io".into(), |name| format!("{name}-io"));
+        let at = value("at").map_or(String::new(), |address| format!(" at {address}"));
+        self.cntlid = 0;
         let subnqn = match kind {
             "discovery" => nvme_spec::DISCOVERY_NQN,
             _ => SUBNQN,
         };
         let script = format!(
-            "on admin\n> icreq dgst={dgst}\n< icresp dgst={dgst}\n\
+            "on {admin}{at}\n> icreq dgst={dgst}\n< icresp dgst={dgst}\n\
              > connect cid=1 subnqn={subnqn} {options}\n< resp cid=1 status=0\n\
              > property-set cid=2 offset=0x14 value=0x460001\n< resp cid=2 status=0"
         );
         let io = format!(
-            "on io\n> icreq dgst={dgst}\n< icresp\n> connect cid=1 qid=1 {options}\n\
+            "on {queue}{at}\n> icreq dgst={dgst}\n< icresp\n> connect cid=1 qid=1 {options}\n\
              < resp cid=1 status=0"
         );
         script.lines().for_each(|line| self.line(line));
@@ -516,10 +497,10 @@ impl Stage {
                 heard.check(&place, verb, words);
                 if let (Some(&cntlid), "resp") = (heard.fields.get("dw0"), verb)
                     && words.number("cid") == Some(1)
-                    && self.name == "admin"
+                    && !self.name.ends_with("io")
                     && self.cntlid == 0
                 {
-                    self.cntlid = u16::try_from(cntlid).unwrap();
+                    self.cntlid = u16::try_from(cntlid).unwrap_or(0);
                 }
             }
         }
@@ -533,13 +514,6 @@ impl Stage {
                 self.now = Instant::from_ns(self.now.as_ns() + ns);
                 let cx = Cx { pool: &self.pool, now: self.now };
                 self.links.values_mut().for_each(|link| link.connection.on_timeout(cx));
-            }
-            "namespaces" => {
-                let sizes = words.values.keys().map(|nsid| {
-                    let blocks = words.number(nsid).unwrap();
-                    namespace(nsid.parse().unwrap(), blocks)
-                });
-                self.target.replace(config(sizes.collect())).unwrap();
             }
             "fail" => {
                 let status = words.number("status").unwrap();
@@ -567,7 +541,10 @@ impl Stage {
                 let link = self.links.get_mut(&self.name).unwrap();
                 link.connection.on_closed(cx);
             }
-            _ => panic!("{}: no such act", self.place),
+            _ => {
+                let known = offer::act(&mut self.offer, &self.target, verb, words);
+                assert!(known, "{}: no such act", self.place);
+            }
         }
         self.settle();
     }

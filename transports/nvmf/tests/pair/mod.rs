@@ -11,7 +11,7 @@ use bdev::{Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Rng, 
 use net::{Batch, Landing};
 use nvmf::initiator::{Admin, HostIdentity, Initiator};
 use nvmf::{
-    Addresses, Config, Connection, Cx, HostId, Hosts, Namespace, NamespaceHandle, Nqn, Port,
+    Addresses, Config, Connection, Cx, HostId, Hosts, Namespace, NamespaceHandle, Nqn, Port, Reach,
     Subsystem, Target,
 };
 
@@ -30,7 +30,8 @@ pub(crate) fn identity() -> HostIdentity {
 pub(crate) fn namespace(nsid: u32, block_size: u32, blocks: u64) -> Namespace {
     let mut uuid = [0xab; 16];
     uuid[15] = u8::try_from(nsid).unwrap();
-    Namespace { nsid, handle: NamespaceHandle(nsid), uuid, block_size, blocks, atomic_blocks: 1 }
+    let (handle, reach) = (NamespaceHandle(nsid), Reach::default());
+    Namespace { nsid, handle, uuid, block_size, blocks, atomic_blocks: 1, reach }
 }
 
 pub(crate) fn config(namespaces: Vec<Namespace>) -> Config {
@@ -42,7 +43,7 @@ pub(crate) fn config(namespaces: Vec<Namespace>) -> Config {
             hosts: Hosts::Any,
             namespaces,
         }],
-        discovery_nqn: None,
+        ..Config::default()
     }
 }
 
