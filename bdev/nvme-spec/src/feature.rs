@@ -79,3 +79,16 @@ pub mod notice {
     /// Discovery Log Page Change: read log 70h.
     pub const DISCOVERY_CHANGE: u32 = 0xf0;
 }
+
+/// SMART and health events: their bits in Asynchronous Event Configuration, which are those of the
+/// critical warnings, and their information.
+pub mod smart_event {
+    /// The spare fell below its threshold.
+    pub const SPARE_ENABLED: u32 = 1;
+    /// Reliability is degraded.
+    pub const RELIABILITY_ENABLED: u32 = 1 << 2;
+    /// NVM subsystem reliability.
+    pub const RELIABILITY: u32 = 0;
+    /// Spare below threshold.
+    pub const SPARE: u32 = 2;
+}

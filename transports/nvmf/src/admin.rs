@@ -84,6 +84,7 @@ impl Connection {
         let queue = self.queue.as_ref().expect("an admin queue is connected");
         let source = logs::Source {
             registry: self.target.registry(),
+            healths: self.target.healths(),
             hold: queue.hold,
             view: queue.subsystem.as_ref(),
             snapshot: &self.snapshot,

@@ -23,7 +23,7 @@
 //! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown |
 //! | `notices` | asynchronous events |
 //! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
-//! | `tally` | what failed, and what was read and written |
+//! | `tally`, `health` | what failed, what was read and written, and how the stores are |
 //! | `commands` | which commands there are, and what they change |
 //! | `io`, `copy`, `status` | I/O commands as block requests, and their statuses: the only place |
 //! | [`initiator`] | the host's side, from the same codec |
@@ -128,6 +128,7 @@ mod fabrics;
 mod features;
 mod framer;
 mod generations;
+mod health;
 mod identify;
 pub mod initiator;
 mod io;
@@ -152,6 +153,7 @@ pub use config::{
 pub use connection::{Connection, Cx};
 pub use event::{CloseReason, Event};
 pub use framer::Digests;
+pub use health::Health;
 pub use limits::{
     ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
     COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,

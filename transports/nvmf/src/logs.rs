@@ -11,9 +11,12 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::controller::Kind;
 use crate::cross_reset::CrossResets;
+use crate::health::{Healths, SPARE_THRESHOLD};
 use crate::identify::text;
 use crate::limits::ERRORS_KEPT;
-use crate::notices::{EVENT_ANA, EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES};
+use crate::notices::{
+    EVENT_ANA, EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, EVENT_RELIABILITY, EVENT_SPARE,
+};
 use crate::registry::{Hold, Identity, Registry};
 use crate::target::Snapshot;
 use crate::view::HostView;
@@ -79,6 +82,7 @@ impl LogRequest {
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) registry: &'a Registry,
+    pub(crate) healths: &'a Healths,
     pub(crate) hold: Hold,
     pub(crate) view: Option<&'a HostView>,
     pub(crate) snapshot: &'a Snapshot,
@@ -153,7 +157,8 @@ pub(crate) fn fill_io(
             if !matches!(request.nsid, 0 | u32::MAX) {
                 return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
             }
-            put_whole(request, page, &smart(source))?;
+            put_whole(request, page, &smart(source, view))?;
+            return Ok(EVENT_SPARE | EVENT_RELIABILITY);
         }
         lid::FIRMWARE_SLOT => put_whole(request, page, &firmware())?,
         lid::CHANGED_NAMESPACES => {
@@ -224,7 +229,7 @@ fn errors(source: &Source<'_>, request: &LogRequest, page: &mut [u8]) -> Result<
     Ok(())
 }
 
-fn smart(source: &Source<'_>) -> SmartLog {
+fn smart(source: &Source<'_>, view: &HostView) -> SmartLog {
     let wide = |value: u64| u128::from(value).to_le_bytes();
     // Thousands of 512 bytes, rounded up.
     let units = |bytes: u64| wide(bytes.div_ceil(512_000));
@@ -232,7 +237,10 @@ fn smart(source: &Source<'_>) -> SmartLog {
     let age = source.now.as_ns().saturating_sub(source.registry.created(source.hold).as_ns());
     let mut log = SmartLog::new_zeroed();
     // A controller without a body: no temperature, no wear, and no power but its association's.
-    log.available_spare = 100;
+    let health = source.healths.of(view);
+    log.critical_warning = health.warnings();
+    log.available_spare = health.spare;
+    log.available_spare_threshold = SPARE_THRESHOLD;
     log.data_units_read = units(traffic.read_bytes);
     log.data_units_written = units(traffic.written_bytes);
     log.host_reads = wide(traffic.reads);

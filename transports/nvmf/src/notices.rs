@@ -1,6 +1,6 @@
 //! Asynchronous events: what came up, what the host wants to hear, and the requests that wait.
 
-use nvme_spec::feature::{event_type, notice};
+use nvme_spec::feature::{event_type, notice, smart_event};
 use nvme_spec::{NvmeStatus, StatusCode, lid, oaes};
 
 use crate::command::Phase;
@@ -14,15 +14,18 @@ pub(crate) const EVENT_NAMESPACES: u32 = 1;
 pub(crate) const EVENT_DISCOVERY: u32 = 1 << 1;
 /// Event: namespaces are reached in another way.
 pub(crate) const EVENT_ANA: u32 = 1 << 2;
-
 /// Event: a reset of another controller is complete.
 pub(crate) const EVENT_CROSS_RESET: u32 = 1 << 3;
+/// Event: the spare of a store fell below its threshold.
+pub(crate) const EVENT_SPARE: u32 = 1 << 4;
+/// Event: a store is not reliable any more.
+pub(crate) const EVENT_RELIABILITY: u32 = 1 << 5;
 
 /// A kind of event.
 #[derive(Debug)]
 struct Notice {
     event: u32,
-    /// Its bit in OAES and in Asynchronous Event Configuration.
+    /// Its bit in Asynchronous Event Configuration, and in OAES if it is a notice.
     enabled: u32,
     /// DW0 of its completion.
     dw0: u32,
@@ -45,6 +48,16 @@ const IO_NOTICES: &[Notice] = &[
         enabled: oaes::CROSS_RESET_COMPLETED,
         dw0: dw0_of(notice::CROSS_RESET_COMPLETED, lid::CROSS_RESET),
     },
+    Notice {
+        event: EVENT_RELIABILITY,
+        enabled: smart_event::RELIABILITY_ENABLED,
+        dw0: smart_dw0_of(smart_event::RELIABILITY),
+    },
+    Notice {
+        event: EVENT_SPARE,
+        enabled: smart_event::SPARE_ENABLED,
+        dw0: smart_dw0_of(smart_event::SPARE),
+    },
 ];
 
 /// What discovery controllers tell.
@@ -57,6 +70,11 @@ const DISCOVERY_NOTICES: &[Notice] = &[Notice {
 /// DW0 of an asynchronous event: type, information, log page.
 const fn dw0_of(information: u32, log_page: u8) -> u32 {
     event_type::NOTICE | information << 8 | (log_page as u32) << 16
+}
+
+/// DW0 of a SMART event.
+const fn smart_dw0_of(information: u32) -> u32 {
+    event_type::SMART | information << 8 | (lid::SMART as u32) << 16
 }
 
 /// The asynchronous events of one controller.
@@ -84,9 +102,10 @@ impl Notices {
         Notices { kinds, config: 0, pending: 0, masked: 0, waiting, waiting_len: 0 }
     }
 
-    /// OAES.
+    /// OAES: SMART events need no offer.
     pub(crate) fn offered(&self) -> u32 {
-        self.kinds.iter().fold(0, |offered, kind| offered | kind.enabled)
+        let offered = |kind: &&Notice| kind.dw0 & 0x7 == event_type::NOTICE;
+        self.kinds.iter().filter(offered).fold(0, |offered, kind| offered | kind.enabled)
     }
 
     /// The controller was reset: the commands of requests that wait are gone.

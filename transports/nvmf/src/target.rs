@@ -9,9 +9,10 @@ use nvme_spec::DISCOVERY_NQN;
 
 use crate::config::{Config, ConfigError, Hosts, Namespace, Port, Referral, Subsystem};
 use crate::generations::Generations;
+use crate::health::{Health, Healths};
 use crate::notices::{EVENT_ANA, EVENT_DISCOVERY, EVENT_NAMESPACES};
 use crate::registry::{Identity, News, Registry};
-use crate::{Nqn, Session};
+use crate::{NamespaceHandle, Nqn, Session};
 
 /// An NVMe-oF target: one per node, shared by all shards.
 ///
@@ -20,6 +21,7 @@ use crate::{Nqn, Session};
 #[derive(Debug)]
 pub struct Target {
     registry: Registry,
+    healths: Healths,
     generation: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
     /// Held by [`Target::replace`]: news are told in the order of the configurations.
@@ -229,6 +231,7 @@ impl Target {
         let snapshot = Arc::new(Snapshot::new(config, None)?);
         Ok(Arc::new(Target {
             registry: Registry::new(),
+            healths: Healths::default(),
             generation: AtomicU64::new(snapshot.generation),
             snapshot: Mutex::new(snapshot),
             replacing: Mutex::new(()),
@@ -258,6 +261,28 @@ impl Target {
         });
         self.registry.notify(|identity| new.news(&old, identity));
         Ok(())
+    }
+
+    /// Reports how the store behind a namespace is: SMART says so from now on, and hosts that asked
+    /// for it are told of what became critical.
+    pub fn set_health(&self, handle: NamespaceHandle, health: Health) {
+        let events = self.healths.set(handle, health).events(health);
+        if events == 0 {
+            return;
+        }
+        let snapshot = self.snapshot();
+        self.registry.notify(|identity| {
+            let view = identity.subsystem.and_then(|nqn| snapshot.subsystem(&nqn));
+            let sees = view.is_some_and(|view| {
+                let mut attached = view.attached_to(&identity.hostnqn);
+                attached.any(|namespace| namespace.handle == handle)
+            });
+            News { events: if sees { events } else { 0 }, ..News::default() }
+        });
+    }
+
+    pub(crate) fn healths(&self) -> &Healths {
+        &self.healths
     }
 
     /// What the random numbers (CIRN) of controllers made from now on derive from: to be set once,

@@ -157,7 +157,11 @@ impl Shared {
             let backend = |open: &OpenStore| open.disk.selection().selected.to_string();
             book.stores.iter().map(|(&uuid, open)| (uuid, backend(open))).collect()
         };
-        let store = |(uuid, backend)| plane_store(self.status(uuid)?, backend);
+        let store = |(uuid, backend)| {
+            let status = self.status(uuid)?;
+            self.report_health(uuid, &status);
+            plane_store(status, backend)
+        };
         open.into_iter().map(store).collect()
     }
 

@@ -11,7 +11,7 @@ use nvme_spec::{
     CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType, PropertyGetSqe,
     PropertySetSqe, Sgl, Sqe, U16, U32, U64, opcode,
 };
-use nvmf::{Addresses, Config, Connection, Cx, Target};
+use nvmf::{Addresses, Config, Connection, Cx, Health, NamespaceHandle, Target};
 use offer::{BLOCKS, SUBNQN};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -520,6 +520,11 @@ impl Stage {
                 self.status = Status::from_u8(u8::try_from(status).unwrap()).unwrap();
             }
             "hold" => self.hold = true,
+            "health" => {
+                let handle = NamespaceHandle(words.u32("handle", 1));
+                let degraded = words.has("degraded");
+                self.target.set_health(handle, Health { spare: words.u8("spare", 100), degraded });
+            }
             "take-pool" => {
                 let sizes = [1 << 20, 256 << 10, 64 << 10, 16 << 10, 4096];
                 for size in sizes {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::{Access, AnaState, ApiError, HostAccess, Nqn, Referral};
-use node::{ATOMIC_BYTES, VolumeStatus};
+use node::{ATOMIC_BYTES, StoreStatus, VolumeStatus};
 use nvmf::{Config, Hosts, Namespace, NamespaceHandle, Port, Reach, Subsystem};
 use uuid::Uuid;
 
@@ -79,6 +79,25 @@ impl Shared {
         let Some(exported) = book.exports.get_mut(&volume) else { return Ok(()) };
         exported.bytes = status.bytes;
         self.publish(&book)
+    }
+
+    /// Tells the hosts of a store's volumes how it is: the target answers SMART with it.
+    pub(super) fn report_health(&self, store: Uuid, status: &StoreStatus) {
+        let free = status.capacity_bytes.saturating_sub(status.used_bytes);
+        let spare = match status.space {
+            node::SpaceState::Full => 0,
+            _ => free.saturating_mul(100).checked_div(status.capacity_bytes).unwrap_or(0),
+        };
+        let quarantined = status.health.health == node::Health::Quarantined;
+        let health = nvmf::Health {
+            spare: u8::try_from(spare.min(100)).expect("a percentage"),
+            degraded: quarantined || !status.failure.is_empty(),
+        };
+        for exported in self.book().exports.values() {
+            if exported.export.store == store {
+                self.handle.target().set_health(exported.handle, health);
+            }
+        }
     }
 
     /// Gives the target everything that it offers now.
