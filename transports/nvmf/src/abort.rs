@@ -74,6 +74,16 @@ impl Connection {
         }
     }
 
+    /// Answers the Abort commands whose wishes were taken away: nothing was aborted.
+    pub(crate) fn refuse_aborts(&mut self) {
+        for place in 0..ABORTS_MAX {
+            let controller = self.controller.as_mut().expect("an admin queue has its controller");
+            if let Some(key) = controller.aborts.keys[place].take() {
+                self.answer_abort(key, false);
+            }
+        }
+    }
+
     fn answer_abort(&mut self, key: u32, aborted: bool) {
         let dw0 = if aborted { 0 } else { NOT_PERFORMED };
         self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);

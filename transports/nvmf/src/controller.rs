@@ -138,6 +138,7 @@ impl Connection {
             self.target.registry().disable(queue.hold);
             controller.csts = controller.csts & !csts::SHST_MASK | csts::SHST_OCCURRING;
             controller.ending = Some(Ending::Shutdown);
+            self.refuse_aborts();
         }
         self.finish_ending();
     }

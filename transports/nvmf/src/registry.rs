@@ -226,13 +226,21 @@ impl Registry {
     /// The queue is deleted: its connection ends, and nothing of it is at a device any more. Its
     /// QID is free, the hold is still to be given back.
     pub(crate) fn release(&self, hold: Hold) {
-        let mut cold = self.slot(hold).cold();
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
         if hold.qid == 0 {
             cold.admin_open = false;
             return;
         }
         assert!(cold.queues & 1u128 << hold.qid != 0, "a queue is deleted once");
         cold.queues &= !(1u128 << hold.qid);
+        // Nobody knows how the commands of a deleted queue ended: they are not aborted.
+        for wish in cold.wishes.iter_mut().flatten() {
+            if wish.sqid == hold.qid && wish.aborted.is_none() {
+                wish.aborted = Some(false);
+                slot.wishes.fetch_sub(1, Ordering::Release);
+            }
+        }
     }
 
     /// Gives a hold back. The controller dies with its admin queue.
@@ -361,37 +369,34 @@ impl Registry {
             return None;
         }
         let cold = slot.cold();
+        if slot.epoch.load(Ordering::Acquire) != hold.epoch {
+            return None; // It was reset: the wishes are of its queues to come.
+        }
         let mine = |wish: &Wish| wish.sqid == hold.qid && wish.aborted.is_none();
         let mut wishes = cold.wishes.iter().enumerate();
         wishes.find_map(|(place, wish)| wish.filter(mine).map(|wish| (place, wish.cid)))
     }
 
-    /// Says what came of a wish.
+    /// Says what came of a wish. A reset meanwhile has taken it away, and a later one may be there.
     pub(crate) fn grant_wish(&self, hold: Hold, place: usize, aborted: bool) {
         let slot = self.slot(hold);
         let mut cold = slot.cold();
-        // It is gone when the controller was reset meanwhile.
-        if let Some(wish) = cold.wishes[place].as_mut().filter(|wish| wish.aborted.is_none()) {
+        let live = slot.epoch.load(Ordering::Acquire) == hold.epoch;
+        if let Some(wish) = cold.wishes[place].as_mut().filter(|_| live) {
+            assert!(wish.sqid == hold.qid && wish.aborted.is_none(), "a wish is granted once");
             wish.aborted = Some(aborted);
             slot.wishes.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// What came of a wish, once that is known: what a queue that is gone had is not aborted, since
-    /// nobody knows how it ended.
+    /// What came of a wish, once that is known.
     pub(crate) fn take_abort(&self, hold: Hold, place: usize) -> Option<bool> {
-        let slot = self.slot(hold);
-        let mut cold = slot.cold();
-        let wish = cold.wishes[place].expect("the admin queue knows its wishes");
-        let gone = cold.queues & 1u128 << wish.sqid == 0;
-        if wish.aborted.is_none() {
-            if !gone {
-                return None;
-            }
-            slot.wishes.fetch_sub(1, Ordering::Release);
+        let mut cold = self.slot(hold).cold();
+        let aborted = cold.wishes[place].expect("the admin queue knows its wishes").aborted;
+        if aborted.is_some() {
+            cold.wishes[place] = None;
         }
-        cold.wishes[place] = None;
-        Some(wish.aborted.unwrap_or(false))
+        aborted
     }
 
     /// Sets how many I/O queues may join; `None` when some already have.
