@@ -6,6 +6,8 @@ mod discovery;
 mod filesystems;
 mod io;
 mod life;
+mod namespaces;
+mod paths;
 mod rot;
 
 use crate::case::Case;
@@ -17,6 +19,8 @@ pub(crate) fn all() -> Vec<Case> {
         io::cases(),
         filesystems::cases(),
         life::cases(),
+        namespaces::cases(),
+        paths::cases(),
         demo::cases(),
         rot::cases(),
         crash::cases(),

@@ -44,6 +44,27 @@ impl Cli {
         self.run(&[&["export", "add", volume], &access[..]].concat()).map(drop)
     }
 
+    /// Exports a volume as a further namespace of a subsystem.
+    pub(crate) fn export_into(&self, volume: &str, nqn: &str, host: &str) -> Result<()> {
+        self.run(&["export", "add", volume, "--nqn", nqn, "--host", host]).map(drop)
+    }
+
+    pub(crate) fn export_remove(&self, volume: &str) -> Result<()> {
+        self.run(&["export", "remove", volume, "--yes"]).map(drop)
+    }
+
+    pub(crate) fn host_add(&self, volume: &str, host: &str) -> Result<()> {
+        self.run(&["export", "hosts", "add", volume, host]).map(drop)
+    }
+
+    pub(crate) fn host_remove(&self, volume: &str, host: &str) -> Result<()> {
+        self.run(&["export", "hosts", "remove", volume, host, "--yes"]).map(drop)
+    }
+
+    pub(crate) fn set_ana_state(&self, volume: &str, state: &str, listener: &str) -> Result<()> {
+        self.run(&["export", "set-ana-state", volume, state, "--listener", listener]).map(drop)
+    }
+
     /// The subsystem name and namespace number a volume is exported under.
     pub(crate) fn export_of(&self, volume: &str) -> Result<(String, u32)> {
         let text = self.run(&["export", "list", "-o", "json"])?;

@@ -24,6 +24,9 @@ pub(crate) const SCRIPT_TIMEOUT: Duration = Duration::from_secs(240);
 pub(crate) const VOLUME_BYTES: u64 = 512 << 20;
 const STORE_SIZE: &str = "2GiB";
 
+/// The name of the node that has two listeners.
+pub(crate) const TWO_LISTENERS: &str = "paths";
+
 /// Variables for a script in the guest.
 pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -133,11 +136,24 @@ impl Lab {
     pub(crate) fn node(&mut self, name: &str) -> Result<&mut Node> {
         let Backend::Daemon(programs) = &self.backend else { bail!("the stand-in has no node") };
         if !self.nodes.contains_key(name) {
-            let node = Node::create(programs, &self.work.join("nodes").join(name))?;
+            let listeners = if name == TWO_LISTENERS { 2 } else { 1 };
+            let directory = self.work.join("nodes").join(name);
+            let node = Node::create(programs, &directory, listeners)?;
             node.cli().store_init("store", &node.path("store.img"), STORE_SIZE)?;
             self.nodes.insert(name.to_owned(), node);
         }
         self.nodes.get_mut(name).context("the node was just created")
+    }
+
+    /// Creates a volume on the node of `target`, which is not exported yet.
+    pub(crate) fn bare_volume(&mut self, target: &Target, volume: &str) -> Result<()> {
+        let name = target.node.as_deref().context("the stand-in has no node")?;
+        self.node(name)?.cli().volume_create(volume, "store", VOLUME_BYTES, 4096)
+    }
+
+    /// Waits until a script in the guest says something.
+    pub(crate) fn wait_note(&mut self, job: Job, word: &str) -> Result<String> {
+        self.vm()?.guest.wait_note(job, word, SCRIPT_TIMEOUT)
     }
 
     fn create_volume(&mut self, node: &str, volume: &str, block_size: u32) -> Result<Target> {

@@ -40,6 +40,8 @@ impl Programs {
 pub(crate) struct Endpoints {
     /// The NVMe/TCP port for I/O.
     pub(crate) nvme_port: u16,
+    /// Another one, on nodes that have two.
+    pub(crate) second_port: Option<u16>,
     /// The discovery port.
     pub(crate) discovery_port: u16,
 }
@@ -47,12 +49,17 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text)?;
-        let port = |key: &str| -> Result<u16> {
-            let address = value[key][0].as_str().with_context(|| format!("no {key} in {text}"))?;
+        let port = |key: &str, place: usize| -> Result<u16> {
+            let address = &value[key][place];
+            let address = address.as_str().with_context(|| format!("no {key} in {text}"))?;
             let (_, port) = address.rsplit_once(':').context("an address without a port")?;
             Ok(port.parse()?)
         };
-        Ok(Self { nvme_port: port("nvme_tcp")?, discovery_port: port("discovery")? })
+        Ok(Self {
+            nvme_port: port("nvme_tcp", 0)?,
+            second_port: port("nvme_tcp", 1).ok(),
+            discovery_port: port("discovery", 0)?,
+        })
     }
 }
 
@@ -62,18 +69,21 @@ pub(crate) struct Node {
     programs: Programs,
     directory: PathBuf,
     process: Option<Child>,
+    /// How many listeners for I/O it has: one or two.
+    listeners: usize,
     /// The ports; the same after every restart.
     pub(crate) endpoints: Endpoints,
 }
 
 impl Node {
-    /// Starts a node with fresh state in `directory`.
-    pub(crate) fn create(programs: &Programs, directory: &Path) -> Result<Self> {
+    /// Starts a node with fresh state in `directory`, and so many listeners for I/O.
+    pub(crate) fn create(programs: &Programs, directory: &Path, listeners: usize) -> Result<Self> {
         fs::create_dir_all(directory.join("state"))?;
         let mut node = Self {
             programs: programs.clone(),
             directory: directory.to_owned(),
             process: None,
+            listeners,
             endpoints: Endpoints::default(),
         };
         node.start()?;
@@ -173,11 +183,15 @@ impl Node {
     }
 
     fn config(&self) -> String {
-        let Endpoints { nvme_port, discovery_port } = self.endpoints;
+        let Endpoints { nvme_port, second_port, discovery_port } = self.endpoints;
+        let ports = [nvme_port, second_port.unwrap_or(0)];
+        let ports = ports.iter().take(self.listeners);
+        let listen: Vec<_> = ports.map(|port| format!("\"{ADDRESS}:{port}\"")).collect();
+        let listen = listen.join(", ");
         let directory = self.directory.display();
         format!(
             "state_dir = \"{directory}/state\"\n\
-             [nvme_tcp]\nlisten = [\"{ADDRESS}:{nvme_port}\"]\n\
+             [nvme_tcp]\nlisten = [{listen}]\n\
              discovery = [\"{ADDRESS}:{discovery_port}\"]\n\
              [management]\nsocket = \"{}\"\n",
             self.socket().display()
@@ -201,8 +215,10 @@ mod tests {
     #[test]
     fn endpoints_are_read_from_the_file_the_daemon_writes() {
         let text = r#"{"nvme_tcp":["127.0.0.2:41234"],"discovery":["127.0.0.2:8009"],"http":"x"}"#;
-        let expected = Endpoints { nvme_port: 41234, discovery_port: 8009 };
+        let expected = Endpoints { nvme_port: 41234, second_port: None, discovery_port: 8009 };
         assert_eq!(Endpoints::parse(text).unwrap(), expected);
+        let text = r#"{"nvme_tcp":["a:1","a:2"],"discovery":["a:3"]}"#;
+        assert_eq!(Endpoints::parse(text).unwrap().second_port, Some(2));
         assert!(Endpoints::parse("{").is_err(), "half a file is not yet an answer");
         assert!(Endpoints::parse("{}").is_err());
     }

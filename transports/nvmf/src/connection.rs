@@ -333,7 +333,9 @@ impl Connection {
         } else if due(self.keep_alive_deadline()) {
             //= NVMe-Base 2.1 §3.9
             //# when the keep alive timer expires the controller ends the association
-            self.end(cx, CloseReason::KeepAlive);
+            if !self.renew_keep_alive(cx.now) {
+                self.end(cx, CloseReason::KeepAlive);
+            }
         } else if due(self.patience_ends()) {
             self.end(cx, CloseReason::Timeout);
         }
@@ -358,11 +360,6 @@ impl Connection {
                 waits.then(|| later(self.progress, STALL_TIMEOUT_MS))
             }
         }
-    }
-
-    fn keep_alive_deadline(&self) -> Option<Instant> {
-        let queue = self.queue.as_ref().filter(|_| self.state == State::Admin)?;
-        self.target.registry().keep_alive_deadline(queue.hold)
     }
 
     /// The next event, for logs.
@@ -395,8 +392,6 @@ impl Connection {
     }
 
     /// The host gave a sign of life.
-    //= NVMe-Base 2.1 §3.9
-    //# traffic based keep alive: commands on any queue keep the controller alive
     fn seen(&self, cx: Cx<'_>) {
         if let Some(queue) = &self.queue {
             self.target.registry().seen(queue.hold, cx.now);

@@ -38,6 +38,8 @@ pub(crate) struct Controller {
     csts: u32,
     /// What is not complete before its I/O queues are quiet.
     ending: Option<Ending>,
+    /// When the interval of the keep alive timer began.
+    pub(crate) interval: Instant,
     /// Asynchronous events.
     pub(crate) notices: Notices,
     /// Resets of other controllers that this one caused.
@@ -51,13 +53,14 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(kind: Kind, identity: Identity) -> Controller {
+    pub(crate) fn new(kind: Kind, identity: Identity, now: Instant) -> Controller {
         Controller {
             kind,
             identity,
             cc: 0,
             csts: 0,
             ending: None,
+            interval: now,
             notices: Notices::new(kind),
             resets: CrossResets::default(),
             aborts: Aborts::default(),
@@ -69,6 +72,11 @@ impl Controller {
     /// Whether admin commands are processed.
     pub(crate) fn is_ready(&self) -> bool {
         self.csts & csts::RDY != 0 && self.ending != Some(Ending::Reset)
+    }
+
+    /// Whether it is ready and not shut down, nor on the way there.
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_ready() && self.csts & csts::SHST_MASK == 0
     }
 
     /// A property, if it exists with that size (0: 4 bytes, 1: 8 bytes).

@@ -124,8 +124,8 @@ impl Connection {
         true
     }
 
-    /// Why an I/O command that was planned is not executed: meanwhile its namespace was detached,
-    /// or this path to it was closed. A write that comes late must not pass what another path wrote.
+    /// Why an I/O command that was planned is not executed: its namespace was detached meanwhile,
+    /// or this path closed. A write that comes late must not pass what another path wrote.
     fn barred(&self, key: u32) -> Option<NvmeStatus> {
         let command = self.commands.get(key).expect("ready commands exist");
         let view = self.queue.as_ref().and_then(|queue| queue.subsystem.as_ref());

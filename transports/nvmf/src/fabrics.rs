@@ -11,11 +11,11 @@ use crate::command::{Plan, Transfer};
 use crate::connection::{Connection, Cx, Queue};
 use crate::controller::{Controller, Kind};
 use crate::framer::narrow;
-use crate::limits::{DISCOVERY_KATO_MS, QUEUE_ENTRIES_MAX};
+use crate::limits::QUEUE_ENTRIES_MAX;
 use crate::registry::{Hold, Identity, JoinError};
 use crate::state::{Input, State};
 use crate::view::HostView;
-use crate::{CloseReason, Event, HostId, Nqn};
+use crate::{CloseReason, Event, HostId, Nqn, keep_alive};
 
 const CONNECT_LEN: usize = size_of::<ConnectData>();
 
@@ -171,14 +171,11 @@ impl Connection {
             return Err(Refusal::data(CNTLID_AT));
         }
         let kind = if identity.subsystem.is_some() { Kind::Io } else { Kind::Discovery };
-        let kato_ms = match (kind, sqe.kato.get()) {
-            (Kind::Discovery, 0) => DISCOVERY_KATO_MS,
-            (_, kato_ms) => kato_ms,
-        };
+        let kato_ms = keep_alive::granted(sqe.kato.get()).map_err(Refusal::of)?;
         let busy = NvmeStatus::again(StatusCode::CONNECT_CONTROLLER_BUSY);
         let registry = self.target.registry();
         let hold = registry.create(identity, kato_ms, cx.now).ok_or(Refusal::of(busy))?;
-        self.controller = Some(Controller::new(kind, identity));
+        self.controller = Some(Controller::new(kind, identity, cx.now));
         self.enter(Input::ConnectAdmin);
         Ok(hold)
     }

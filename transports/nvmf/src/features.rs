@@ -7,9 +7,9 @@ use crate::admin::page_of;
 use crate::command::Transfer;
 use crate::connection::{Connection, Cx};
 use crate::controller::Kind;
-use crate::copy;
 use crate::framer::narrow;
 use crate::limits::{IO_QUEUES_MAX, NS_PER_MS};
+use crate::{copy, keep_alive};
 
 /// EXHID: the host wants its 16-byte identifier.
 const EXTENDED_HOST_ID: u32 = 1;
@@ -178,7 +178,13 @@ impl Connection {
                 }
             }
             feature::ASYNC_EVENT_CONFIG => controller.notices.config = value,
-            feature::KEEP_ALIVE_TIMER => self.target.registry().set_kato_ms(queue.hold, value),
+            feature::KEEP_ALIVE_TIMER => match keep_alive::granted(value) {
+                Ok(kato_ms) => {
+                    self.target.registry().set_kato_ms(queue.hold, kato_ms);
+                    controller.interval = cx.now;
+                }
+                Err(status) => return self.answer(key, status),
+            },
             feature::TIMESTAMP => {
                 let mut ms = [0; 8];
                 ms[..6].copy_from_slice(&data[..6]);

@@ -21,7 +21,7 @@
 //! | `framer`, `digest` | bytes to checked PDUs, for both sides |
 //! | `receive`, `execute`, `transmit` | commands in, commands done, responses out |
 //! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown |
-//! | `notices` | asynchronous events |
+//! | `notices`, `keep_alive` | asynchronous events; when a host counts as lost |
 //! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
 //! | `tally`, `health` | what failed, what was read and written, and how the stores are |
 //! | `commands` | which commands there are, and what they change |
@@ -132,6 +132,7 @@ mod health;
 mod identify;
 pub mod initiator;
 mod io;
+mod keep_alive;
 mod limits;
 mod logs;
 mod notices;
@@ -157,10 +158,10 @@ pub use health::Health;
 pub use limits::{
     ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
     COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,
-    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ERRORS_KEPT, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX,
-    IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX,
-    QUIESCE_MS, RECEIVE_SEGMENT, REFERRALS_MAX, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER,
-    SUBSYSTEMS_MAX, TRANSFER_MAX,
+    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ENABLE_TIMEOUT_MS, ERRORS_KEPT, H2C_DATA_MAX,
+    HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX,
+    PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT, REFERRALS_MAX, SETUP_TIMEOUT_MS,
+    STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX, TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

@@ -150,7 +150,11 @@ pub(crate) const STARVED_RETRY_MS: u64 = 1;
 /// A closing connection waits this long for the peer to take the last PDU.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
-/// KATO of a discovery controller whose host did not ask for one.
+/// A controller that is not enabled, or was shut down, is ended when its host sends nothing for so
+/// long.
+pub const ENABLE_TIMEOUT_MS: u32 = 120_000;
+
+/// How long a discovery controller whose host asked for no keep alive lasts without a command.
 //= NVMe-Base 2.1 §3.1.3.3
 //# a discovery controller without keep alive has an activity timer of at least two minutes
 pub const DISCOVERY_KATO_MS: u32 = 120_000;
@@ -158,7 +162,8 @@ pub const DISCOVERY_KATO_MS: u32 = 120_000;
 /// KAS: granularity of the keep alive timer, units of 100 ms.
 pub(crate) const KAS: u16 = 10;
 
-/// Largest KATO taken from a host, milliseconds; longer ones count as this.
+/// Largest KATO taken from a host, milliseconds. A longer one is refused (Keep Alive Timeout
+/// Invalid).
 pub const KATO_MAX_MS: u32 = 24 * 3600 * 1000;
 
 /// Bits of a [`bdev::Tag`] that name the command; the rest names the connection.
@@ -170,6 +175,7 @@ pub const CONNECTIONS_MAX: u32 = 1 << (32 - TAG_COMMAND_BITS);
 /// Events of one connection that wait for `poll_event`; the oldest are dropped beyond it.
 pub(crate) const EVENTS_MAX: usize = 8;
 
+const _: () = assert!(KATO_MAX_MS.is_multiple_of(KAS as u32 * 100));
 const _: () = assert!(COMMANDS_MAX <= 1 << TAG_COMMAND_BITS);
 const _: () = assert!(TRANSFER_MAX == 4096 << MDTS);
 const _: () = assert!(TRANSFER_MAX == bdev::REQUEST_BYTES_MAX);

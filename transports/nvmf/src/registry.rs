@@ -12,7 +12,7 @@ use bdev::Instant;
 
 use crate::abort::{Wish, WishError};
 use crate::cross_reset::Instance;
-use crate::limits::{ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NS_PER_MS};
+use crate::limits::{ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, NS_PER_MS};
 use crate::nsids::NsidSet;
 use crate::tally::{ErrorLog, Failure, Traffic};
 use crate::{HostId, Nqn};
@@ -28,6 +28,9 @@ pub(crate) struct Identity {
     /// PORTID of the port that it came through; `None` for a discovery listener.
     pub(crate) port: Option<u16>,
 }
+
+/// How exactly it is known when a host was heard: more often the other cores are spared the line.
+const SEEN_GRANULARITY_NS: u64 = 10 * NS_PER_MS;
 
 /// What a controller is told of a new configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,7 +186,7 @@ impl Registry {
             slot.wishes.store(0, Ordering::Relaxed);
             slot.enabled.store(0, Ordering::Relaxed);
             slot.copy_formats.store(0, Ordering::Relaxed);
-            slot.kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
+            slot.kato_ms.store(kato_ms, Ordering::Relaxed);
             slot.last_seen_ns.store(now.as_ns(), Ordering::Relaxed);
             Some(slot.hold(index, 0))
         })
@@ -416,9 +419,8 @@ impl Registry {
 
     /// The host was heard on one of its queues.
     pub(crate) fn seen(&self, hold: Hold, now: Instant) {
-        // A hundredth of the granularity is exact enough, and spares the other cores the line.
         let last = &self.slot(hold).last_seen_ns;
-        if now.as_ns() > last.load(Ordering::Relaxed) + 10 * NS_PER_MS {
+        if now.as_ns() > last.load(Ordering::Relaxed) + SEEN_GRANULARITY_NS {
             last.store(now.as_ns(), Ordering::Relaxed);
         }
     }
@@ -428,7 +430,7 @@ impl Registry {
     }
 
     pub(crate) fn set_kato_ms(&self, hold: Hold, kato_ms: u32) {
-        self.slot(hold).kato_ms.store(kato_ms.min(KATO_MAX_MS), Ordering::Relaxed);
+        self.slot(hold).kato_ms.store(kato_ms, Ordering::Relaxed);
     }
 
     /// Formats of Copy's descriptors that the host enabled, a bit each.
@@ -465,12 +467,10 @@ impl Registry {
         Instant::from_ns(self.slot(hold).created_ns.load(Ordering::Relaxed))
     }
 
-    /// When the keep alive timer runs out; `None` without one.
-    pub(crate) fn keep_alive_deadline(&self, hold: Hold) -> Option<Instant> {
-        let slot = self.slot(hold);
-        let kato = u64::from(slot.kato_ms.load(Ordering::Relaxed));
-        let last = slot.last_seen_ns.load(Ordering::Relaxed);
-        (kato > 0).then(|| Instant::from_ns(last.saturating_add(kato * NS_PER_MS)))
+    /// Whether the host was heard on any of its queues since `start`.
+    pub(crate) fn heard_since(&self, hold: Hold, start: Instant) -> bool {
+        let last = self.slot(hold).last_seen_ns.load(Ordering::Relaxed);
+        last.saturating_add(SEEN_GRANULARITY_NS) > start.as_ns()
     }
 
     /// Events that came up since the last call.
@@ -624,6 +624,6 @@ mod tests {
         assert!(!registry.is_quiet(admin), "it may still have requests at a device");
         registry.release(io);
         assert!(registry.is_quiet(admin));
-        assert_eq!(registry.keep_alive_deadline(admin), Some(Instant::from_ns(5_000_000_000)));
+        assert_eq!(registry.kato_ms(admin), 5000);
     }
 }
