@@ -13,7 +13,7 @@ use bdev::{Completion, Fifo, Instant, Pool, Request};
 use net::{Batch, ConnId, Event, Landing, Net, Socket};
 use nvmf::{Addresses, CloseReason, Connection, Cx, NamespaceHandle, Target};
 
-use crate::limits::REQUESTS_PER_POLL;
+use crate::limits::{REQUESTS_PER_POLL, SPARE_SHARE};
 use crate::namespaces::Namespaces;
 use crate::refusal::Refusal;
 use crate::stats::ShardCounters;
@@ -102,6 +102,9 @@ impl Connections {
         addresses: Addresses,
         now: Instant,
     ) {
+        if self.free.len() < self.slab.len() / SPARE_SHARE {
+            self.make_room(net);
+        }
         let Some(&index) = self.free.last() else {
             self.counters.turned_away.add(1);
             return;
@@ -124,6 +127,22 @@ impl Connections {
         self.open += 1;
         self.counters.connections.set(self.open as u64);
         self.stir(index);
+    }
+
+    /// Ends the connection that has to give way first, so that one that comes later finds a place:
+    /// the oldest that has not said who it is, or else the oldest to the discovery service. Nobody
+    /// keeps others out by connecting and saying nothing.
+    fn make_room(&mut self, net: &mut dyn Net) {
+        let waiting = |slot: &&mut Slot| slot.socket.is_some() && !slot.closing;
+        let all = self.slab.iter_mut().filter(waiting);
+        let first = all
+            .filter_map(|slot| Some((slot.machine.gives_way()?, slot)))
+            .min_by_key(|(since, _)| *since);
+        if let Some((_, slot)) = first {
+            slot.closing = true;
+            net.close(slot.socket.expect("just seen"));
+            self.counters.turned_away.add(1);
+        }
     }
 
     /// Something happened to a socket. Accepted ones are the shard's business.

@@ -26,6 +26,11 @@ pub const CONNECTIONS_DEFAULT: usize = 256;
 /// Most connections of one shard: [`crate::NodeConfig::connections_max`] is clamped to it.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// When less than this part of a shard's connections is free (an eighth), each that arrives ends
+/// one that has to give way: the oldest that has not said who it is, or else the oldest to the
+/// discovery service.
+pub(crate) const SPARE_SHARE: usize = 8;
+
 /// Requests in flight from one shard to volumes of another; more stay with the requester.
 pub const LINK_DEPTH: usize = 512;
 

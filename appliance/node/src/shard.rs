@@ -176,10 +176,19 @@ impl Shard {
     fn receive(&mut self, now: Instant) -> bool {
         self.net.poll(&mut self.events);
         let found = !self.events.is_empty();
-        while let Some(event) = self.events.pop() {
-            match event {
-                Event::Accepted { listener, socket } => self.place(listener, socket, now),
+        // Ends before beginnings: an adopted socket may get the slot of one whose end is still
+        // among these events, and that end would then be taken for the new one's and lost.
+        for _ in 0..self.events.len() {
+            match self.events.pop().expect("counted") {
+                accepted @ Event::Accepted { .. } => {
+                    self.events.push(accepted).expect("it was just taken out");
+                }
                 event => self.connections.on_event(event, now),
+            }
+        }
+        while let Some(event) = self.events.pop() {
+            if let Event::Accepted { listener, socket } = event {
+                self.place(listener, socket, now);
             }
         }
         found

@@ -39,7 +39,7 @@ pub struct ShardCounters {
     pub turns_busy: Counter,
     /// TCP connections accepted by this shard's listeners.
     pub accepted: Counter,
-    /// TCP connections closed at once because all connections were taken.
+    /// TCP connections closed because all connections were taken, or to make room for others.
     pub turned_away: Counter,
     /// TCP connections open now.
     pub connections: Counter,

@@ -20,13 +20,17 @@ struct Bench {
 
 impl Bench {
     fn new(shards: usize) -> Bench {
+        Bench::with(shards, 1)
+    }
+
+    fn with(shards: usize, connections_max: usize) -> Bench {
         let target = nvmf::Target::new(nvmf::Config::default()).unwrap();
-        let config = NodeConfig { connections_max: 1, ..NodeConfig::new(target, shards) };
+        let config = NodeConfig { connections_max, ..NodeConfig::new(target, shards) };
         let (control, seeds) = node(config);
         let pipes = Pipes::new(PipeConfig::default());
         let shards = seeds.into_iter().map(|seed| {
             let pool = PoolConfig { huge_pages: false, ..PoolConfig::for_bytes(8 << 20) };
-            let net = PipeNet::new(&pipes, "10.0.0.1".parse().unwrap(), 4);
+            let net = PipeNet::new(&pipes, "10.0.0.1".parse().unwrap(), connections_max + 3);
             seed.start(Rc::new(Pool::new(&pool).unwrap()), Box::new(net))
         });
         let shards = shards.collect();
@@ -149,6 +153,30 @@ fn connections_beyond_the_limit_are_closed() {
     let turned_away = bench.control.shard_counters().next().unwrap().turned_away.read();
     assert_eq!(turned_away, 1, "of {first} and {second}");
     assert_eq!(bench.shards[0].connections(), 1);
+}
+
+#[test]
+fn silent_connections_give_way_to_those_that_come_later() {
+    let mut bench = Bench::with(1, 16);
+    let address = "10.0.0.1:4420".parse().unwrap();
+    let listening = bench.control.listen(address).unwrap();
+    assert_eq!(bench.finish(listening), Ok(address));
+    let mut host = PipeNet::new(&bench.pipes, "10.0.0.2".parse().unwrap(), 100);
+    let mut events = Fifo::new(8);
+    for _ in 0..80 {
+        host.connect(address).unwrap();
+        for _ in 0..10 {
+            bench.turn();
+            bench.pipes.advance();
+            host.kick();
+            host.poll(&mut events);
+            while events.pop().is_some() {}
+        }
+    }
+    let open = bench.shards[0].connections();
+    let counters = bench.control.shard_counters().next().unwrap();
+    assert_eq!((counters.accepted.read(), counters.turned_away.read()), (80, 80 - open as u64));
+    assert!((14..=15).contains(&open), "{open}: there is room for one more");
 }
 
 #[test]

@@ -126,6 +126,12 @@ impl PoolStats {
     pub fn taken(&self) -> u32 {
         self.total.iter().sum::<u32>() - self.free.iter().sum::<u32>()
     }
+
+    /// Bytes in free segments that are large enough for `len` bytes.
+    pub fn free_bytes(&self, len: usize) -> u64 {
+        let large = self.free.iter().zip(CLASS_BYTES).filter(|(_, size)| *size >= len);
+        large.map(|(&count, size)| u64::from(count) * size as u64).sum()
+    }
 }
 
 /// One shard's buffers. Stays on the thread that made it.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bdev::{BufMut, Completion, Fifo, Instant, Pool, PoolConfig, Request, Slots, Tag};
+use bdev::{BufMut, Completion, Fifo, Instant, Pool, Request, Slots, Tag};
 use net::{Batch, Landing};
 
 use crate::command::{Command, Phase, Segment};
@@ -379,6 +379,16 @@ impl Connection {
         self.state == State::Closed
     }
 
+    /// Since when it is there, if it may be ended to make room for others: a connection that has
+    /// not said who it is (false), or one to the discovery service (true), which anybody may have.
+    pub fn gives_way(&self) -> Option<(bool, Instant)> {
+        match (self.state, &self.queue) {
+            (State::AwaitIcReq | State::AwaitConnect, _) => Some((false, self.since)),
+            (State::Admin, Some(Queue { subsystem: None, .. })) => Some((true, self.since)),
+            _ => None,
+        }
+    }
+
     /// Requests in flight, for a drain that waits for them.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
@@ -434,10 +444,12 @@ impl Connection {
     }
 
     /// Takes a buffer for a command; `None` when the pool or this connection's share is used up.
-    /// Nobody gets more than what stays free: connections whose volume stands still leave as much
-    /// to each of the others as they have themselves.
+    /// Nobody gets more than what stays free in segments that are large enough: connections whose
+    /// volume stands still, or whose host does not listen, leave as much to each of the others as
+    /// they have themselves.
     pub(crate) fn take_buffer(&mut self, cx: Cx<'_>, len: usize) -> Option<BufMut> {
-        let room = self.held == 0 || self.held + len <= HELD_BYTES_MAX.min(free_bytes(cx.pool));
+        let free = usize::try_from(cx.pool.stats().free_bytes(len)).unwrap_or(usize::MAX);
+        let room = self.held == 0 || self.held + len <= HELD_BYTES_MAX.min(free);
         let buf = if room { cx.pool.take(len) } else { None }?;
         self.held += buf.capacity();
         Some(buf)
@@ -527,10 +539,4 @@ impl Connection {
 
 fn later(at: Instant, ms: u64) -> Instant {
     at.saturating_add(Duration::from_millis(ms))
-}
-
-/// Bytes in the free segments of a pool.
-fn free_bytes(pool: &Pool) -> usize {
-    let free = PoolConfig { segments: pool.stats().free, huge_pages: false };
-    usize::try_from(free.byte_len()).unwrap_or(usize::MAX)
 }

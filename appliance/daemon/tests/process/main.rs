@@ -8,6 +8,7 @@ mod bench;
 mod care;
 mod data;
 mod host;
+mod hostile;
 mod kills;
 mod ledger;
 mod life;

@@ -163,14 +163,20 @@ pub(crate) fn json(dir: &Path, line: &str) -> (u8, Value) {
     (printed.code, value.unwrap_or_else(|error| panic!("{line}: {error}: {printed:?}")))
 }
 
-/// A number among the metrics of the node, by its name with its labels.
-pub(crate) fn metric(dir: &Path, name: &str) -> f64 {
+/// The metrics of the node, as text.
+pub(crate) fn metrics(dir: &Path) -> String {
     let text = std::fs::read_to_string(dir.join("state/endpoints.json")).unwrap();
     let endpoints: Value = serde_json::from_str(&text).unwrap();
     let mut stream = TcpStream::connect(endpoints["http"].as_str().unwrap()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A number among the metrics of the node, by its name with its labels.
+pub(crate) fn metric(dir: &Path, name: &str) -> f64 {
+    let text = metrics(dir);
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }

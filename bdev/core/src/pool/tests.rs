@@ -140,3 +140,14 @@ fn checksums_travel_with_the_bytes_and_end_when_they_can_change() {
     let all: Vec<_> = std::iter::from_fn(|| pool.take(16384)).map(BufMut::freeze).collect();
     assert!(all.iter().all(|buf| buf.checksum(0).is_none()), "the segment is somebody else's");
 }
+
+#[test]
+fn free_bytes_are_those_of_segments_that_are_large_enough() {
+    let pool = Pool::new(&PoolConfig::tiny()).unwrap();
+    let stats = pool.stats();
+    assert_eq!(stats.free_bytes(0), PoolConfig::tiny().byte_len());
+    assert_eq!(stats.free_bytes(64 << 10), (8 * 64 + 4 * 256 + 1024) << 10);
+    let _large = pool.take(1 << 20).unwrap();
+    assert_eq!(pool.stats().free_bytes((256 << 10) + 1), 0);
+    assert_eq!(pool.stats().free_bytes(256 << 10), 1 << 20);
+}
