@@ -153,6 +153,11 @@ pub(crate) fn next_request(
     }
     let range = range_at(command, command.steps.range).expect("ranges are left");
     let from = source_of(&command.sqe, &range, view).inspect_err(|_| name_failed(command))?;
+    if from.block_size != command.plan.block_size {
+        // Meanwhile another volume has the number.
+        name_failed(command);
+        return Err(NvmeStatus::never(StatusCode::INCOMPATIBLE_NAMESPACE));
+    }
     let buf = match std::mem::take(&mut command.segment) {
         Segment::Filling(buf) => buf,
         Segment::Filled(buf) => buf.try_unique().expect("devices keep no clone of a buffer"),

@@ -135,7 +135,7 @@ impl Connection {
             hostnqn,
             hostid: HostId(data.hostid),
             peer: Some(self.addresses.peer),
-            port: self.snapshot.port_at(self.addresses.local),
+            local: self.addresses.local,
         };
         match &subsystem {
             None if !discovery => return Err(Refusal::data(SUBNQN_AT)),
@@ -150,7 +150,9 @@ impl Connection {
             qid => self.join_controller(qid, data.cntlid.get(), &identity)?,
         };
         let flow_control = sqe.cattr & cattr::DISABLE_SQ_FLOW_CONTROL == 0;
-        let subsystem = subsystem.map(|view| HostView::new(view, hostnqn, identity.port));
+        let local = self.addresses.local;
+        let view = |view| HostView::new(view, hostnqn, local, &self.snapshot);
+        let subsystem = subsystem.map(view);
         self.queue =
             Some(Queue { hold, entries, flow_control, sqhd: 0, released: false, subsystem });
         let (cntlid, qid, subsystem) = (hold.cntlid(), hold.qid, identity.subsystem);

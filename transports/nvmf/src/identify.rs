@@ -355,7 +355,9 @@ mod tests {
         };
         let snapshot = Target::new(config).unwrap().snapshot();
         let discovery_nqn = snapshot.discovery_nqn;
-        let view = HostView::new(Arc::clone(snapshot.subsystem(&nqn).unwrap()), nqn, Some(1));
+        let local = "192.0.2.1:4420".parse().unwrap();
+        let subsystem = Arc::clone(snapshot.subsystem(&nqn).unwrap());
+        let view = HostView::new(subsystem, nqn, local, &snapshot);
         let view = Some(&view);
         let instance = Instance { ciu: 3, cirn: 0x1122_3344_5566_7788 };
         let io = Subject { cntlid: 7, view, discovery_nqn, events: 0x900, instance };

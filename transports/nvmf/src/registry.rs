@@ -25,8 +25,8 @@ pub(crate) struct Identity {
     pub(crate) hostnqn: Nqn,
     pub(crate) hostid: HostId,
     pub(crate) peer: Option<SocketAddr>,
-    /// PORTID of the port that it came through; `None` for a discovery listener.
-    pub(crate) port: Option<u16>,
+    /// The address that it came to: which port that is can change.
+    pub(crate) local: SocketAddr,
 }
 
 /// How exactly it is known when a host was heard: more often the other cores are spared the line.
@@ -566,10 +566,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    const LOCAL: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4420);
+
     fn identity(host: &str) -> Identity {
         let subsystem = Some(Nqn::new("nqn.2026-11.io.example:vol").unwrap());
         let hostnqn = Nqn::new(host).unwrap();
-        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None, port: None }
+        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None, local: LOCAL }
     }
 
     #[test]

@@ -131,18 +131,18 @@ impl SubsystemView {
             && self.by_nsid == other.by_nsid
     }
 
-    /// What a controller is told when this version follows `old`.
-    fn news(&self, old: &SubsystemView, identity: &Identity) -> News {
+    /// What a controller of `host` is told when this version follows `old`. Its port was and is one
+    /// of `ports`.
+    fn news(&self, old: &SubsystemView, host: &Nqn, ports: [Option<u16>; 2]) -> News {
         let mut news = News::default();
         let last = self.by_nsid.len().max(old.by_nsid.len());
         for nsid in 0..crate::framer::narrow(last) {
-            let attached = |namespace: &&Namespace| namespace.reach.hosts.allows(&identity.hostnqn);
+            let attached = |namespace: &&Namespace| namespace.reach.hosts.allows(host);
             let before = old.allocated(nsid).filter(attached);
             match (before, self.allocated(nsid).filter(attached)) {
                 (None, None) => (),
                 (Some(before), Some(after)) if before.looks_like(after) => {
-                    let state = |namespace: &Namespace| namespace.reach.state_at(identity.port);
-                    if state(before) != state(after) {
+                    if before.reach.state_at(ports[0]) != after.reach.state_at(ports[1]) {
                         news.events |= EVENT_ANA;
                     }
                 }
@@ -216,7 +216,13 @@ impl Snapshot {
             return News { events, ..News::default() };
         };
         match (self.subsystem(nqn), old.subsystem(nqn)) {
-            (Some(new), Some(old)) if !Arc::ptr_eq(new, old) => new.news(old, identity),
+            (Some(new_view), Some(old_view)) => {
+                let ports = [old.port_at(identity.local), self.port_at(identity.local)];
+                if Arc::ptr_eq(new_view, old_view) && ports[0] == ports[1] {
+                    return News::default();
+                }
+                new_view.news(old_view, &identity.hostnqn, ports)
+            }
             _ => News::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! A subsystem as one host sees it through one port.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -16,15 +17,22 @@ use crate::target::{Snapshot, SubsystemView};
 pub(crate) struct HostView {
     subsystem: Arc<SubsystemView>,
     host: Nqn,
+    /// The address that the host came to, and the port that it is now.
+    local: SocketAddr,
     port: Option<u16>,
     attached: NsidSet,
 }
 
 impl HostView {
-    /// What `host` sees of `subsystem` at the port with this identifier, if it came through one.
-    pub(crate) fn new(subsystem: Arc<SubsystemView>, host: Nqn, port: Option<u16>) -> HostView {
+    /// What `host`, which came to `local`, sees of `subsystem`, which is in `snapshot`.
+    pub(crate) fn new(
+        subsystem: Arc<SubsystemView>,
+        host: Nqn,
+        local: SocketAddr,
+        snapshot: &Snapshot,
+    ) -> HostView {
         let attached = subsystem.attached_to(&host).map(|namespace| namespace.nsid).collect();
-        HostView { subsystem, host, port, attached }
+        HostView { subsystem, host, local, port: snapshot.port_at(local), attached }
     }
 
     /// Takes the version of the subsystem that is in `snapshot`; false when there is none, or the
@@ -32,8 +40,9 @@ impl HostView {
     pub(crate) fn refresh(&mut self, snapshot: &Snapshot) -> bool {
         let Some(subsystem) = snapshot.subsystem(&self.nqn) else { return false };
         if !Arc::ptr_eq(&self.subsystem, subsystem) {
-            *self = HostView::new(Arc::clone(subsystem), self.host, self.port);
+            *self = HostView::new(Arc::clone(subsystem), self.host, self.local, snapshot);
         }
+        self.port = snapshot.port_at(self.local);
         self.hosts.allows(&self.host)
     }
 

@@ -26,7 +26,8 @@ fn view(block_size: u32) -> HostView {
     let subsystem = Subsystem { nqn, serial: "S1".into(), hosts: Hosts::Any, namespaces };
     let config = Config { subsystems: vec![subsystem], ..Config::default() };
     let snapshot = Target::new(config).unwrap().snapshot();
-    HostView::new(Arc::clone(snapshot.subsystem(&nqn).unwrap()), nqn, None)
+    let local = "192.0.2.1:4420".parse().unwrap();
+    HostView::new(Arc::clone(snapshot.subsystem(&nqn).unwrap()), nqn, local, &snapshot)
 }
 
 /// The disks of the namespaces, and of a copy of them that is changed in one go.
