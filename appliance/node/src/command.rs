@@ -7,6 +7,7 @@ use std::sync::mpsc;
 
 use bdev::Bdev;
 use nvmf::NamespaceHandle;
+use reservation::{Registrant, Type};
 
 use crate::stats::NamespaceCounters;
 
@@ -160,12 +161,27 @@ pub struct VolumeStatus {
     pub block_size: u32,
     /// Bytes of the store that it uses.
     pub used_bytes: u64,
+    /// What hosts reserve can outlive a restart of the node.
+    pub persists: bool,
     /// How fast it may be.
     pub qos: Qos,
     /// Times that requests had to wait for that.
     pub throttled: u64,
     /// How long, all times together, in nanoseconds.
     pub throttled_ns: u64,
+}
+
+/// Who has reserved a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The type of the reservation, if there is one.
+    pub kind: Option<Type>,
+    /// It outlives a restart of the node.
+    pub persists: bool,
+    /// How often registrations were changed.
+    pub generation: u32,
+    /// Who is registered, and whether he holds the reservation.
+    pub registrants: Vec<(Registrant, bool)>,
 }
 
 /// Something wrong that a store noticed.
@@ -327,17 +343,49 @@ impl std::error::Error for NodeError {}
 /// A command to one shard.
 #[derive(Debug)]
 pub(crate) enum Command {
-    OpenStore { store: StoreId, spec: StoreSpec },
-    CloseStore { store: StoreId },
-    StoreStatus { store: StoreId },
-    CheckStatus { store: StoreId },
-    TakeNotices { store: StoreId },
-    UnixTime { seconds: u64 },
-    Store { store: StoreId, task: Task },
-    Attach { handle: NamespaceHandle, source: Source, counters: Arc<NamespaceCounters> },
-    Detach { handle: NamespaceHandle },
-    Listen { address: SocketAddr },
-    Unlisten { address: SocketAddr },
+    OpenStore {
+        store: StoreId,
+        spec: StoreSpec,
+    },
+    CloseStore {
+        store: StoreId,
+    },
+    StoreStatus {
+        store: StoreId,
+    },
+    CheckStatus {
+        store: StoreId,
+    },
+    TakeNotices {
+        store: StoreId,
+    },
+    UnixTime {
+        seconds: u64,
+    },
+    Store {
+        store: StoreId,
+        task: Task,
+    },
+    /// Who has reserved a volume; `evict` removes everybody first.
+    Reservation {
+        store: StoreId,
+        volume: VolumeId,
+        evict: bool,
+    },
+    Attach {
+        handle: NamespaceHandle,
+        source: Source,
+        counters: Arc<NamespaceCounters>,
+    },
+    Detach {
+        handle: NamespaceHandle,
+    },
+    Listen {
+        address: SocketAddr,
+    },
+    Unlisten {
+        address: SocketAddr,
+    },
     Drain,
     Shutdown,
 }
@@ -403,6 +451,7 @@ pub(crate) enum Answer {
     Counted(Counted),
     Check(Box<volume::CheckStatus>),
     Notices(Notices),
+    Reservation(Box<Reservation>),
     Listening(SocketAddr),
 }
 

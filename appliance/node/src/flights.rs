@@ -27,6 +27,9 @@ pub(crate) struct Flight {
     pub(crate) started: Instant,
     pub(crate) bytes: u32,
     pub(crate) op: Op,
+    pub(crate) handle: u32,
+    /// The era of its namespace in which it was placed.
+    pub(crate) era: u8,
     pub(crate) busy: bool,
     parked: Option<Request>,
     next: u32,
@@ -49,6 +52,8 @@ impl Flights {
             started: Instant::ZERO,
             bytes: 0,
             op: Op::Flush,
+            handle: 0,
+            era: 0,
             busy: false,
             parked: None,
             next: NONE,
@@ -75,13 +80,21 @@ impl Flights {
     }
 
     /// A command starts.
-    pub(crate) fn start(&mut self, request: &Request, bytes: u32, now: Instant) {
+    pub(crate) fn start(
+        &mut self,
+        handle: u32,
+        era: u8,
+        request: &Request,
+        bytes: u32,
+        now: Instant,
+    ) {
         let flight = &mut self.slots[request.tag.0 as usize];
         assert!(!flight.busy, "a tag in flight is not used again");
         flight.busy = true;
         flight.started = now;
         flight.bytes = bytes;
         flight.op = request.op;
+        (flight.handle, flight.era) = (handle, era);
     }
 
     /// A command ends.
@@ -143,7 +156,7 @@ mod tests {
             let tags = [Tag(5 + round), Tag(1), flights.link_tag(0, 7)];
             for tag in tags {
                 let request = Request::flush(tag);
-                flights.start(&request, 0, Instant::ZERO);
+                flights.start(0, 0, &request, 0, Instant::ZERO);
                 parked.push(&mut flights, request);
             }
             let order: Vec<Tag> =

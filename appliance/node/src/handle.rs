@@ -9,8 +9,9 @@ use bdev::ring::{Consumer, Producer};
 use nvmf::{NamespaceHandle, Session, Target};
 
 use crate::command::{
-    Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Notices, Qos, SnapshotSpec,
-    Source, StoreId, StoreSpec, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
+    Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Notices, Qos, Reservation,
+    SnapshotSpec, Source, StoreId, StoreSpec, StoreStatus, Task, VolumeId, VolumeSpec,
+    VolumeStatus,
 };
 use crate::limits::{NAMESPACES_MAX, STORES_MAX};
 use crate::link::Wake;
@@ -226,6 +227,24 @@ impl NodeHandle {
     pub fn take_notices(&self, store: StoreId) -> Result<Ticket<Notices>, NodeError> {
         self.ask(self.owner(store)?, Command::TakeNotices { store }, |answer| match answer {
             Answer::Notices(notices) => Some(notices),
+            _ => None,
+        })
+    }
+
+    /// Who has reserved a volume, by registration and reservation commands of hosts. With `evict`
+    /// everybody is removed before, as a host that is gone for good cannot; hosts are told.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuchStore`] and [`NodeError::Busy`].
+    pub fn reservation(
+        &self,
+        store: StoreId,
+        volume: VolumeId,
+        evict: bool,
+    ) -> Result<Ticket<Reservation>, NodeError> {
+        let command = Command::Reservation { store, volume, evict };
+        self.ask(self.owner(store)?, command, |answer| match answer {
+            Answer::Reservation(status) => Some(*status),
             _ => None,
         })
     }

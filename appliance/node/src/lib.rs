@@ -68,11 +68,13 @@
 mod command;
 mod connections;
 mod flights;
+mod guards;
 mod handle;
 mod limits;
 mod link;
 mod namespaces;
 mod refusal;
+mod reserve;
 mod seed;
 mod shard;
 mod stats;
@@ -81,8 +83,8 @@ mod ticket;
 
 pub use command::{
     Changes, CheckSummary, CloneSpec, Counted, Format, NodeError, Notice, Notices, Qos,
-    SnapshotSpec, SnapshotStatus, StoreId, StoreSpec, StoreStatus, VolumeId, VolumeSpec,
-    VolumeStatus,
+    Reservation, SnapshotSpec, SnapshotStatus, StoreId, StoreSpec, StoreStatus, VolumeId,
+    VolumeSpec, VolumeStatus,
 };
 pub use handle::NodeHandle;
 pub use limits::{
@@ -91,6 +93,7 @@ pub use limits::{
     REFUSALS_KEPT, SHARDS_MAX, STORES_MAX,
 };
 pub use refusal::Refusal;
+pub use reservation::{Host, Registrant, Type};
 pub use seed::{NodeConfig, ShardSeed, node};
 pub use shard::Shard;
 pub use stats::{Counter, Histogram, IoCounter, Kind, NamespaceCounters, ShardCounters};

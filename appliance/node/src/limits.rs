@@ -51,6 +51,12 @@ pub const REFUSALS_KEPT: usize = 64;
 /// them; further ones are only counted.
 pub const NOTICES_KEPT: usize = 64;
 
+/// Reservation tables of a store that are being read or written at once; more wait for a turn.
+pub(crate) const KEEPS_MAX: usize = 16;
+
+/// Reservation commands that are finished in one turn; more wait for the next.
+pub(crate) const RESERVES_FINISHED_MAX: usize = 64;
+
 /// Turns after which a walk over a map answers with what it has: other changes of the store wait
 /// for it.
 pub(crate) const WALK_TURNS_MAX: u32 = 512;

@@ -17,7 +17,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bdev::ring::{Consumer, Producer, spsc};
-use bdev::{Buf, Completion, Data, Fifo, Flags, Lba, Op, Parcel, Pool, Queue, Request, Slots};
+use bdev::{
+    Buf, Client, Completion, Data, Fifo, Flags, Lba, Op, Parcel, Pool, Queue, Request, Slots,
+};
 use bdev::{Status, Tag};
 use nvmf::NamespaceHandle;
 
@@ -32,14 +34,15 @@ pub(crate) struct RemoteRequest {
     blocks: u32,
     op: Op,
     flags: Flags,
+    client: Client,
     parcel: Parcel,
 }
 
 impl RemoteRequest {
     /// The request as the owner submits it.
     pub(crate) fn into_request(self, tag: Tag) -> Request {
-        let RemoteRequest { lba, blocks, op, flags, parcel, .. } = self;
-        Request { lba, tag, blocks, data: parcel.unpack(), op, flags }
+        let RemoteRequest { lba, blocks, op, flags, client, parcel, .. } = self;
+        Request { lba, tag, blocks, data: parcel.unpack(), op, flags, client }
     }
 }
 
@@ -201,14 +204,14 @@ impl Inner {
         if self.slots.is_full() {
             return Err(request);
         }
-        let Request { lba, tag, blocks, data, op, flags } = request;
+        let Request { lba, tag, blocks, data, op, flags, client } = request;
         let (parcel, kept) = match self.pack(data) {
             Ok(packed) => packed,
-            Err(data) => return Err(Request { lba, tag, blocks, data, op, flags }),
+            Err(data) => return Err(Request { lba, tag, blocks, data, op, flags, client }),
         };
         let slot = self.slots.insert(Outstanding { tag, port, kept });
         let slot = slot.ok().expect("room was checked");
-        let remote = RemoteRequest { handle, slot, lba, blocks, op, flags, parcel };
+        let remote = RemoteRequest { handle, slot, lba, blocks, op, flags, client, parcel };
         assert!(self.tx.push(remote).is_ok(), "the ring has a cell for each slot");
         self.ports.get_mut(port).expect("its queue is sending").away += 1;
         self.pushed = true;

@@ -3,10 +3,11 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use bdev::{Completion, Fifo, Instant, Queue, Request, Status};
-use nvmf::NamespaceHandle;
+use bdev::{Completion, Fifo, Instant, Op, Queue, Request, Status};
+use nvmf::{NamespaceHandle, Target};
 
 use crate::flights::{Flights, Origin, Parked};
+use crate::guards::{GuardId, Guards};
 use crate::limits::{NAMESPACES_MAX, STAGING_DEPTH};
 use crate::stats::{Kind, NamespaceCounters};
 
@@ -15,8 +16,9 @@ pub(crate) struct Namespaces {
     table: Vec<Option<Box<Namespace>>>,
     /// Handles of namespaces with requests, each once.
     active: Fifo<u32>,
-    flights: Flights,
+    pub(crate) flights: Flights,
     in_flight: u32,
+    pub(crate) guards: Guards,
 }
 
 struct Namespace {
@@ -30,13 +32,25 @@ struct Namespace {
     /// No new requests: the namespace goes once the last one has completed.
     closing: bool,
     counters: Arc<NamespaceCounters>,
+    /// Of a volume of this shard.
+    guard: Option<GuardId>,
+    /// Somebody has reserved the volume: every request is checked.
+    is_reserved: bool,
+    /// Counts, in one bit, the times that somebody waited for what was placed before.
+    era: u8,
+    /// Requests placed in each of the last two eras and not completed.
+    in_era: [u32; 2],
 }
 
+/// The era of what is not waited for: reservation commands themselves.
+const NO_ERA: u8 = 2;
+
 impl Namespaces {
-    pub(crate) fn new(flights: Flights) -> Namespaces {
+    pub(crate) fn new(flights: Flights, target: Arc<Target>) -> Namespaces {
         let mut table = Vec::with_capacity(NAMESPACES_MAX);
         table.resize_with(NAMESPACES_MAX, || None);
-        Namespaces { table, active: Fifo::new(NAMESPACES_MAX), flights, in_flight: 0 }
+        let (active, guards) = (Fifo::new(NAMESPACES_MAX), Guards::new(target));
+        Namespaces { table, active, flights, in_flight: 0, guards }
     }
 
     /// Adds a namespace. False when the handle is taken or out of range.
@@ -46,11 +60,13 @@ impl Namespaces {
         queue: Box<dyn Queue>,
         block_size: u32,
         counters: Arc<NamespaceCounters>,
+        guard: Option<GuardId>,
     ) -> bool {
         let Some(entry) = self.table.get_mut(handle.0 as usize) else { return false };
         if entry.is_some() {
             return false;
         }
+        let is_reserved = guard.is_some_and(|guard| self.guards.join(guard, handle.0));
         *entry = Some(Box::new(Namespace {
             queue,
             block_size,
@@ -60,6 +76,10 @@ impl Namespaces {
             active: false,
             closing: false,
             counters,
+            guard,
+            is_reserved,
+            era: 0,
+            in_era: [0; 2],
         }));
         true
     }
@@ -70,6 +90,9 @@ impl Namespaces {
         let Some(namespace) = entry else { return true };
         namespace.closing = true;
         if namespace.in_flight == 0 && !namespace.active {
+            if let Some(guard) = namespace.guard {
+                self.guards.leave(guard, handle.0);
+            }
             *entry = None;
             return true;
         }
@@ -117,13 +140,32 @@ impl Namespaces {
         let Some(namespace) = entry.filter(|namespace| !namespace.closing) else {
             return Err(request.complete(Status::Gone));
         };
+        let mut era = namespace.era;
+        if let Some(guard) = namespace.guard
+            && (namespace.is_reserved || request.op == Op::Reserve)
+        {
+            if !self.guards.admits(guard, &request) {
+                namespace.counters.conflicts.add(1);
+                return Err(request.complete(Status::ReservationConflict));
+            }
+            if request.op == Op::Reserve {
+                era = NO_ERA;
+            }
+        }
         let bytes = request.blocks.saturating_mul(namespace.block_size);
-        self.flights.start(&request, bytes, now);
+        self.flights.start(handle.0, era, &request, bytes, now);
+        if let Some(count) = namespace.in_era.get_mut(usize::from(era)) {
+            *count += 1;
+        }
         namespace.in_flight += 1;
         self.in_flight += 1;
         if !namespace.active {
             namespace.active = true;
             self.active.push(handle.0).expect("room for every handle once");
+        }
+        if let (NO_ERA, Some(guard)) = (era, namespace.guard) {
+            self.guards.wait(guard).push(&mut self.flights, request);
+            return Ok(());
         }
         let request = match namespace.parked.is_empty() {
             true => namespace.staging.push(request).err(),
@@ -133,6 +175,24 @@ impl Namespaces {
             namespace.parked.push(&mut self.flights, request);
         }
         Ok(())
+    }
+
+    /// Whether somebody has reserved the volume changed; with `waits`, what is placed from here on
+    /// is told apart from what was placed before.
+    pub(crate) fn set_reserved(&mut self, handle: u32, reserved: bool, waits: bool) {
+        let namespace = self.table[handle as usize].as_mut();
+        let namespace = namespace.expect("a guard knows the namespaces there are");
+        namespace.is_reserved = reserved;
+        if waits {
+            namespace.era ^= 1;
+            assert_eq!(namespace.in_era[usize::from(namespace.era)], 0, "one waits at a time");
+        }
+    }
+
+    /// Whether nothing is left of what was placed before the last change of era.
+    pub(crate) fn is_drained(&self, handle: u32) -> bool {
+        let namespace = self.table[handle as usize].as_ref();
+        namespace.is_none_or(|namespace| namespace.in_era[usize::from(namespace.era ^ 1)] == 0)
     }
 
     /// Hands requests to the device queues and kicks them, each once.
@@ -157,6 +217,15 @@ impl Namespaces {
     /// Collects completions with their origins while there is room, from every active namespace in
     /// turn, and lets idle ones rest.
     pub(crate) fn poll(&mut self, now: Instant, done: &mut Fifo<Completion>) {
+        while !done.is_full()
+            && let Some(completion) = self.guards.pop_finished()
+        {
+            let handle = self.flights.end(completion.tag).handle;
+            let entry = self.table[handle as usize].as_mut();
+            entry.expect("active namespaces are not removed").in_flight -= 1;
+            self.in_flight -= 1;
+            done.push(completion).expect("room was checked");
+        }
         for _ in 0..self.active.len() {
             if done.is_full() {
                 return;
@@ -170,7 +239,11 @@ impl Namespaces {
                 let flight = self.flights.end(completion.tag);
                 namespace.in_flight -= 1;
                 self.in_flight -= 1;
-                let counter = namespace.counters.of(Kind::of(flight.op));
+                if let Some(count) = namespace.in_era.get_mut(usize::from(flight.era)) {
+                    *count -= 1;
+                }
+                let Some(kind) = Kind::of(flight.op) else { continue };
+                let counter = namespace.counters.of(kind);
                 counter.operations.add(1);
                 match completion.status.is_ok() {
                     true => counter.bytes.add(u64::from(flight.bytes)),

@@ -133,7 +133,10 @@ impl ShardSeed {
             index: self.index,
             net,
             connections,
-            namespaces: Namespaces::new(Flights::new(connections_max, links)),
+            namespaces: Namespaces::new(
+                Flights::new(connections_max, links),
+                Arc::clone(&self.target),
+            ),
             stores: Stores::new(Rc::clone(&pool), self.index),
             mailbox: self.mailbox,
             pending: Vec::with_capacity(COMMANDS_PENDING_MAX),

@@ -12,7 +12,7 @@ use net::{Event, ListenerId, Net, Socket};
 use nvmf::Addresses;
 use reactor::{Machine, Progress};
 
-use crate::command::{Answer, Command, Envelope, NodeError, Source, StoreId};
+use crate::command::{Answer, Command, Envelope, NodeError, Source, StoreId, Task};
 use crate::connections::Connections;
 use crate::flights::Origin;
 use crate::limits::{
@@ -79,6 +79,7 @@ impl Machine for Shard {
         worked |= self.connections.collect(&mut self.namespaces, now);
         self.namespaces.submit();
         worked |= self.stores.drive(now);
+        worked |= self.namespaces.tend(&mut self.stores);
         worked |= self.complete(now);
         worked |= self.connections.transmit(self.net.as_mut(), now);
         worked |= self.work_on_commands(now);
@@ -316,24 +317,32 @@ impl Shard {
                 self.stores.set_unix_time(*seconds);
                 Step::Done(Ok(Answer::Done))
             }
-            Command::Store { store, task } => match self.stores.store(*store) {
-                Err(error) => Step::Done(Err(error)),
-                Ok(store) if first => match store.begin(task) {
-                    Ok(()) => store.poll_task().map_or(Step::Wait, Step::Done),
-                    Err(NodeError::Busy) => Step::Again,
-                    Err(error) => Step::Done(Err(error)),
-                },
-                Ok(store) => store.poll_task().map_or(Step::Wait, Step::Done),
-            },
+            Command::Store { store, task } => {
+                let step = self.store_task(*store, task, first);
+                if let (Task::Delete { volume }, Step::Done(Ok(_))) = (task, &step) {
+                    self.forget_reservation(*store, *volume);
+                }
+                step
+            }
             Command::Attach { handle, source, counters } => {
+                let guard = match *source {
+                    Source::Shard { .. } => None,
+                    Source::Volume { store, volume } => match self.guard(store, volume, first) {
+                        Ok(guard) => Some(guard),
+                        Err(step) => return step,
+                    },
+                };
                 let queue = self.open(*handle, *source);
                 Step::Done(queue.and_then(|(queue, block_size)| {
                     let counters = Arc::clone(counters);
-                    match self.namespaces.attach(*handle, queue, block_size, counters) {
+                    match self.namespaces.attach(*handle, queue, block_size, counters, guard) {
                         true => Ok(Answer::Done),
                         false => Err(NodeError::InUse),
                     }
                 }))
+            }
+            Command::Reservation { store, volume, evict } => {
+                self.reservation(*store, *volume, *evict, first)
             }
             Command::Detach { handle } => match self.namespaces.detach(*handle) {
                 true => Step::Done(Ok(Answer::Done)),
@@ -352,6 +361,18 @@ impl Shard {
         }
     }
 
+    fn store_task(&mut self, store: StoreId, task: &Task, first: bool) -> Step {
+        match self.stores.store(store) {
+            Err(error) => Step::Done(Err(error)),
+            Ok(store) if first => match store.begin(task) {
+                Ok(()) => store.poll_task().map_or(Step::Wait, Step::Done),
+                Err(NodeError::Busy) => Step::Again,
+                Err(error) => Step::Done(Err(error)),
+            },
+            Ok(store) => store.poll_task().map_or(Step::Wait, Step::Done),
+        }
+    }
+
     fn close_store(&mut self, store: StoreId, first: bool) -> Step {
         if first {
             match self.stores.store(store) {
@@ -359,7 +380,11 @@ impl Shard {
                 Err(error) => return Step::Done(Err(error)),
             }
         }
-        if self.stores.reap(store) { Step::Done(Ok(Answer::Done)) } else { Step::Wait }
+        if !self.stores.reap(store) {
+            return Step::Wait;
+        }
+        self.namespaces.guards.forget(store, None);
+        Step::Done(Ok(Answer::Done))
     }
 
     fn open(
@@ -421,7 +446,7 @@ impl Shard {
     }
 }
 
-enum Step {
+pub(crate) enum Step {
     Done(Result<Answer, NodeError>),
     /// Not yet: ask again next turn.
     Wait,

@@ -80,12 +80,14 @@ impl Kind {
     /// Every kind, in the order of its number.
     pub const ALL: [Kind; 4] = [Kind::Read, Kind::Write, Kind::Flush, Kind::Deallocate];
 
-    pub(crate) fn of(op: Op) -> Kind {
+    /// The kind of an operation; `None` for reservation commands, which are no I/O.
+    pub(crate) fn of(op: Op) -> Option<Kind> {
         match op {
-            Op::Read | Op::Compare => Kind::Read,
-            Op::Write | Op::WriteZeroes | Op::CompareAndWrite => Kind::Write,
-            Op::Flush => Kind::Flush,
-            Op::Deallocate => Kind::Deallocate,
+            Op::Read | Op::Compare => Some(Kind::Read),
+            Op::Write | Op::WriteZeroes | Op::CompareAndWrite => Some(Kind::Write),
+            Op::Flush => Some(Kind::Flush),
+            Op::Deallocate => Some(Kind::Deallocate),
+            Op::Reserve => None,
         }
     }
 }
@@ -95,6 +97,8 @@ impl Kind {
 #[repr(align(128))]
 pub struct NamespaceCounters {
     kinds: [IoCounter; 4],
+    /// Requests refused because another host has reserved the volume. They are in no other count.
+    pub conflicts: Counter,
 }
 
 impl NamespaceCounters {

@@ -1,6 +1,7 @@
 //! The stores that a shard owns.
 
 mod engine;
+mod keeper;
 mod notices;
 mod ram;
 mod walk;
@@ -14,6 +15,7 @@ use crate::command::{Answer, NodeError, Notices, StoreId, StoreSpec, StoreStatus
 use crate::limits::STORES_MAX;
 
 use engine::EngineStore;
+pub(crate) use keeper::Keeper;
 use ram::{Medium, RamStore};
 
 /// A store of this shard. Slow changes are tasks: begun once, polled until they answer.
@@ -38,6 +40,12 @@ pub(crate) trait Store {
 
     /// A queue to a volume, with its block size.
     fn open(&mut self, volume: VolumeId) -> Result<(Box<dyn Queue>, u32), NodeError>;
+
+    /// The identity of a volume.
+    fn uuid(&self, volume: VolumeId) -> Result<[u8; 16], NodeError>;
+
+    /// Who keeps reservations over a restart, if the store can.
+    fn keeper(&mut self) -> Option<&mut Keeper>;
 
     /// Numbers and volumes.
     fn status(&self) -> StoreStatus;

@@ -397,7 +397,7 @@ impl Life {
                 block_size: status.block_size,
                 blocks: status.bytes / u64::from(status.block_size),
                 atomic_blocks: node::ATOMIC_BYTES / status.block_size,
-                reach: Reach::default(),
+                reach: Reach { persists: status.persists, ..Reach::default() },
             }
         };
         let subsystem = Subsystem {

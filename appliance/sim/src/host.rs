@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bdev::{Completion, Fifo, Instant, Pool, Request, Rng};
 use net::{Batch, ConnId, Event, Net, PipeNet, Pipes};
-use nvmf::initiator::{Admin, AdminInfo, HostIdentity, Initiator, QueueOptions};
+use nvmf::initiator::{
+    Admin, AdminInfo, HostCommand, HostIdentity, HostResponse, Initiator, QueueOptions,
+};
 
 /// How a host connects.
 #[derive(Clone, Debug)]
@@ -141,6 +143,22 @@ impl Host {
             }
         }
         Err(one.pop().expect("nobody took it"))
+    }
+
+    /// Submits a raw command on the first I/O queue; gives it back when that has no room.
+    ///
+    /// # Errors
+    /// The command, for another time.
+    pub fn submit_command(&mut self, command: HostCommand) -> Result<(), HostCommand> {
+        match self.io.first_mut().filter(|_| self.state == State::Ready) {
+            Some(queue) => queue.submit_command(command),
+            None => Err(command),
+        }
+    }
+
+    /// The end of a raw command.
+    pub fn poll_response(&mut self) -> Option<HostResponse> {
+        self.io.first_mut()?.poll_response()
     }
 
     /// Disconnects and stays away.

@@ -86,7 +86,7 @@ pub use planted::plant;
 pub use planted::{Planted, planted};
 pub use pool::{Backing, Buf, BufMut, Parcel, Pool, PoolConfig, PoolError, PoolStats};
 pub use ram::RamDisk;
-pub use request::{Completion, Data, Flags, Op, Request};
+pub use request::{Client, Completion, Data, Flags, Op, Request};
 pub use rng::Rng;
 pub use slots::Slots;
 pub use status::Status;

@@ -24,10 +24,14 @@ pub enum Op {
     /// else writes any block of the range between the two. The buffer has twice the bytes of the
     /// range, which is at most [`crate::Info::atomic_blocks`] long.
     CompareAndWrite = 6,
+    /// Change or report who may use the device, when several hosts share it. The buffer holds a
+    /// command, and what is answered comes back in it (crate `reservation`). Devices do not know
+    /// it: who owns a volume does it in front of the device.
+    Reserve = 7,
 }
 
 impl Op {
-    /// Every operation, in the order of its number.
+    /// Every operation that a device may know, in the order of its number.
     pub const ALL: [Op; 7] = [
         Op::Read,
         Op::Write,
@@ -40,7 +44,7 @@ impl Op {
 
     /// True when the operation carries a buffer.
     pub const fn has_data(self) -> bool {
-        matches!(self, Op::Read | Op::Write | Op::Compare | Op::CompareAndWrite)
+        matches!(self, Op::Read | Op::Write | Op::Compare | Op::CompareAndWrite | Op::Reserve)
     }
 }
 
@@ -66,6 +70,15 @@ impl Flags {
     pub const fn union(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
     }
+}
+
+/// Who asks, by the number that its transport gave it while it is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client(pub u16);
+
+impl Client {
+    /// The node itself: nothing is reserved from it.
+    pub const NODE: Client = Client(0);
 }
 
 /// The buffer of a request. It moves in with the request and comes back with the completion.
@@ -96,35 +109,51 @@ pub struct Request {
     pub op: Op,
     /// How to do it.
     pub flags: Flags,
+    /// Who asks.
+    pub client: Client,
 }
 
 impl Request {
     /// A read of `blocks` blocks from `lba` into `into`.
     pub fn read(tag: Tag, lba: Lba, blocks: u32, into: BufMut) -> Request {
-        Request { lba, tag, blocks, data: Data::Into(into), op: Op::Read, flags: Flags::NONE }
+        Request::new(tag, Op::Read, lba, blocks, Data::Into(into))
     }
 
     /// A write of `blocks` blocks at `lba` from `from`.
     pub fn write(tag: Tag, lba: Lba, blocks: u32, from: Buf) -> Request {
-        Request { lba, tag, blocks, data: Data::From(from), op: Op::Write, flags: Flags::NONE }
+        Request::new(tag, Op::Write, lba, blocks, Data::From(from))
     }
 
     /// A compare of `blocks` blocks at `lba` with the first half of `from`, and a write of its
     /// second half when they are equal.
     pub fn compare_and_write(tag: Tag, lba: Lba, blocks: u32, from: Buf) -> Request {
-        let flags = Flags::NONE;
-        Request { lba, tag, blocks, data: Data::From(from), op: Op::CompareAndWrite, flags }
+        Request::new(tag, Op::CompareAndWrite, lba, blocks, Data::From(from))
     }
 
     /// A flush of everything completed so far.
     pub fn flush(tag: Tag) -> Request {
-        let flags = Flags::NONE;
-        Request { lba: Lba(0), tag, blocks: 0, data: Data::None, op: Op::Flush, flags }
+        Request::new(tag, Op::Flush, Lba(0), 0, Data::None)
     }
 
     /// A request without a buffer on a range: deallocate or write zeroes.
     pub fn range(tag: Tag, op: Op, lba: Lba, blocks: u32) -> Request {
-        Request { lba, tag, blocks, data: Data::None, op, flags: Flags::NONE }
+        Request::new(tag, op, lba, blocks, Data::None)
+    }
+
+    /// A reservation command, which `buffer` holds.
+    pub fn reserve(tag: Tag, buffer: BufMut) -> Request {
+        Request::new(tag, Op::Reserve, Lba(0), 0, Data::Into(buffer))
+    }
+
+    fn new(tag: Tag, op: Op, lba: Lba, blocks: u32, data: Data) -> Request {
+        Request { lba, tag, blocks, data, op, flags: Flags::NONE, client: Client::NODE }
+    }
+
+    /// The same request, asked by `client`.
+    #[must_use]
+    pub fn with_client(mut self, client: Client) -> Request {
+        self.client = client;
+        self
     }
 
     /// The same request with `flags` added.

@@ -43,6 +43,14 @@ layout!(Sqe, 64, cid = 2, nsid = 4, mptr = 16, dptr = 24, cdw10 = 40, cdw15 = 60
 /// PSDT 01b, in its place in [`Sqe::flags`]: SGL in the data pointer, contiguous metadata.
 pub const PSDT_SGL: u8 = 0x40;
 
+/// FUSE: values of bits 1:0 of [`Sqe::flags`].
+pub mod fuse {
+    /// The first command of a fused operation.
+    pub const FIRST: u8 = 0b01;
+    /// The second one.
+    pub const SECOND: u8 = 0b10;
+}
+
 impl Sqe {
     /// FUSE: 0 normal, 1 first, 2 second of a fused pair.
     #[must_use]

@@ -27,6 +27,11 @@ pub const HOST_BEHAVIOR: u8 = 0x16;
 /// FID 81h: Host Identifier.
 pub const HOST_IDENTIFIER: u8 = 0x81;
 
+/// FID 82h: Reservation Notification Mask.
+pub const RESERVATION_MASK: u8 = 0x82;
+/// FID 83h: Reservation Persistence.
+pub const RESERVATION_PERSISTENCE: u8 = 0x83;
+
 /// SEL of Get Features, bits 10:8 of CDW10.
 pub mod select {
     /// Current value.
@@ -41,6 +46,9 @@ pub mod select {
 
 /// SV of Set Features: save the value across resets.
 pub const SAVE: u32 = 1 << 31;
+
+/// Capabilities (SEL 011b), bit 1: the feature is a namespace's.
+pub const CAPABILITY_NAMESPACE: u32 = 1 << 1;
 
 /// Capabilities (SEL 011b), bit 2: the feature can be changed.
 pub const CAPABILITY_CHANGEABLE: u32 = 1 << 2;
@@ -66,6 +74,8 @@ pub mod event_type {
     pub const SMART: u32 = 1;
     /// Notice.
     pub const NOTICE: u32 = 2;
+    /// I/O command specific: information 0 is an available reservation log page.
+    pub const IO_COMMAND: u32 = 6;
 }
 
 /// Asynchronous event information of a notice, bits 15:8 of the completion's DW0.

@@ -93,6 +93,12 @@ pub mod lpa {
     pub const MISCELLANEOUS: u8 = 1 << 5;
 }
 
+/// FUSES: fused operations that are supported.
+pub mod fuses {
+    /// Compare and Write.
+    pub const COMPARE_AND_WRITE: u16 = 1;
+}
+
 /// Bits of ONCS.
 pub mod oncs {
     /// Compare.

@@ -42,10 +42,11 @@ mod namespace;
 pub mod opcode;
 mod pdu;
 pub mod property;
+pub mod reservation;
 mod sgl;
 mod status;
 
-pub use command::{CopyRange, Cqe, DsmRange, PSDT_SGL, Sqe, io_control};
+pub use command::{CopyRange, Cqe, DsmRange, PSDT_SGL, Sqe, fuse, io_control};
 pub use discovery::{
     DISCOVERY_NQN, DiscoveryHeader, DiscoveryRecord, adrfam, discovery_eflags, discovery_subtype,
     discovery_treq, trtype,
@@ -56,7 +57,7 @@ pub use fabrics::{
 };
 pub use identify::{
     ControllerType, IdentifyController, IdentifyControllerNvm, PowerState, cns, csi, ctratt,
-    discovery_controller_type, lpa, oacs, oaes, oncs, sgls,
+    discovery_controller_type, fuses, lpa, oacs, oaes, oncs, sgls,
 };
 pub use log::{
     AnaGroupDescriptor, AnaHeader, ChangedNamespaces, CrossResetEntry, CrossResetHeader,

@@ -27,6 +27,8 @@ pub mod lid {
     pub const CROSS_RESET: u8 = 0x1e;
     /// Discovery.
     pub const DISCOVERY: u8 = 0x70;
+    /// Reservation Notification.
+    pub const RESERVATION: u8 = 0x80;
 }
 
 /// Supported Log Pages (LID 00h), 1024 bytes: per LID, bit 0 says it is supported.

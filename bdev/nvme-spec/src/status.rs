@@ -58,6 +58,8 @@ codes! {
     SGL_DATA_LENGTH_INVALID = 0x00f,
     /// SGL Descriptor Type Invalid.
     SGL_TYPE_INVALID = 0x011,
+    /// Atomic Write Unit Exceeded.
+    ATOMIC_WRITE_UNIT_EXCEEDED = 0x014,
     /// Operation Denied.
     OPERATION_DENIED = 0x015,
     /// SGL Offset Invalid.
@@ -70,6 +72,8 @@ codes! {
     KEEP_ALIVE_INVALID = 0x01a,
     /// SGL Data Block Granularity Invalid.
     SGL_GRANULARITY_INVALID = 0x01e,
+    /// Command Interrupted.
+    COMMAND_INTERRUPTED = 0x021,
     /// Transient Transport Error.
     TRANSIENT_TRANSPORT_ERROR = 0x022,
     /// Namespace is Write Protected.

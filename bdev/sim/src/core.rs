@@ -249,6 +249,7 @@ impl Core {
                 }
                 _ => return Outcome::Serve,
             },
+            Op::Reserve => return Outcome::Serve,
             Op::Write | Op::Deallocate | Op::WriteZeroes | Op::CompareAndWrite => {
                 let fails = plan.write_error.happens(&mut streams.error);
                 let full = plan.no_space.happens(&mut streams.space);
@@ -300,7 +301,7 @@ impl Core {
         let range = match op {
             Op::Read | Op::Compare => &plan.read_ns,
             Op::Write | Op::Deallocate | Op::WriteZeroes | Op::CompareAndWrite => &plan.write_ns,
-            Op::Flush => &plan.flush_ns,
+            Op::Flush | Op::Reserve => &plan.flush_ns,
         };
         let mut ns = streams.latency.between(*range.start(), *range.end());
         let more = streams.stall.between(*plan.stall_ns.start(), *plan.stall_ns.end());

@@ -340,6 +340,7 @@ impl Core {
                 self.stats.host_written_bytes += bytes;
                 self.start_write(key, flow);
             }
+            Op::Reserve => unreachable!("refused: volumes do not offer it"),
             Op::Deallocate | Op::WriteZeroes => {
                 self.stats.host_zeroes += 1;
                 self.start_write(key, flow);

@@ -111,6 +111,10 @@ impl Connection {
         });
         let Some(key) = key else { return false };
         let command = self.commands.get_mut(key).expect("it was just found");
+        if command.is_half() {
+            self.abort_half(key);
+            return false;
+        }
         let aborted = match command.phase {
             Phase::Ready => remove(&mut self.ready, key) || remove(&mut self.waiting, key),
             Phase::Event => self.controller.as_mut().is_some_and(|own| own.notices.unpark_one(key)),
@@ -125,7 +129,7 @@ impl Connection {
                 command.aborted = command.plan.work != Work::Once;
                 false
             }
-            Phase::Done => unreachable!("they are not looked for"),
+            Phase::Half | Phase::Done => unreachable!("they are not looked for"),
         };
         if aborted {
             self.answer(key, NvmeStatus::again(StatusCode::ABORT_REQUESTED));

@@ -4,6 +4,7 @@ use bdev::{Buf, BufMut, Op};
 use nvme_spec::{NvmeStatus, PSDT_SGL, Sgl, Sqe, StatusCode, sgl_type};
 
 use crate::NamespaceHandle;
+use crate::fused::Fuse;
 
 /// What a command moves, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(crate) enum Work {
     ZeroAll,
     /// A read and a write of one part after the other.
     Copy,
+    /// One, of reservations, for whoever owns the volume.
+    Reserve,
 }
 
 /// How far a command of several requests has come.
@@ -103,6 +106,8 @@ pub(crate) enum Phase {
     Receiving,
     /// It can be started, given a buffer and room.
     Ready,
+    /// A half of a fused pair that has its data, or will get none, and waits for the other.
+    Half,
     /// A request is in flight.
     Submitted,
     /// An Asynchronous Event Request that waits for an event, or an Abort for an I/O queue.
@@ -122,6 +127,8 @@ pub(crate) struct Command {
     pub(crate) held: usize,
     /// Its buffer is the connection's reserve.
     pub(crate) reserved: bool,
+    /// Where in its buffer its data starts.
+    pub(crate) base: u32,
     /// Bytes that were received.
     pub(crate) moved: u32,
     /// Bytes that are on their way: in the capsule, or asked for by R2T.
@@ -137,6 +144,10 @@ pub(crate) struct Command {
     pub(crate) steps: Steps,
     /// It ends when what is under way is here: a deferred abort.
     pub(crate) aborted: bool,
+    /// The pair it belongs to.
+    pub(crate) fuse: Fuse,
+    /// How a half of a pair will end, whatever becomes of the other.
+    pub(crate) doom: Option<NvmeStatus>,
     pub(crate) status: NvmeStatus,
     /// The error log says more about its status.
     pub(crate) more: bool,
@@ -155,6 +166,7 @@ impl Command {
             segment: Segment::None,
             held: 0,
             reserved: false,
+            base: 0,
             moved: 0,
             granted: 0,
             asked: false,
@@ -163,6 +175,8 @@ impl Command {
             doing: plan.op,
             steps: Steps::default(),
             aborted: false,
+            fuse: Fuse::No,
+            doom: None,
             status: NvmeStatus::SUCCESS,
             more: false,
             dw0: 0,

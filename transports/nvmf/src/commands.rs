@@ -27,6 +27,10 @@ pub(crate) const IO: &[Row] = &[
     (opcode::nvm::WRITE_ZEROES, effects::BLOCKS_CHANGE),
     (opcode::nvm::DATASET_MANAGEMENT, effects::BLOCKS_CHANGE),
     (opcode::nvm::VERIFY, 0),
+    (opcode::nvm::RESERVATION_REGISTER, 0),
+    (opcode::nvm::RESERVATION_REPORT, 0),
+    (opcode::nvm::RESERVATION_ACQUIRE, 0),
+    (opcode::nvm::RESERVATION_RELEASE, 0),
     (opcode::nvm::COPY, effects::BLOCKS_CHANGE),
 ];
 

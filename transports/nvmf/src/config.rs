@@ -44,12 +44,15 @@ pub struct Reach {
     pub state: AnaState,
     /// What holds at single ports, by their identifiers, where that is worse.
     pub ports: Vec<(u16, AnaState)>,
+    /// What is reserved here can outlive a restart of the node.
+    pub persists: bool,
 }
 
 impl Default for Reach {
-    /// Every host, optimized everywhere.
+    /// Every host, optimized everywhere; what is reserved goes with the node.
     fn default() -> Reach {
-        Reach { hosts: Hosts::Any, state: AnaState::Optimized, ports: Vec::new() }
+        let (hosts, state, ports) = (Hosts::Any, AnaState::Optimized, Vec::new());
+        Reach { hosts, state, ports, persists: false }
     }
 }
 

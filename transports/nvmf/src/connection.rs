@@ -67,6 +67,8 @@ pub struct Connection {
     pub(crate) in_flight: u32,
     /// Commands whose data is arriving.
     pub(crate) receiving: u32,
+    /// First halves of fused pairs whose second has not come.
+    pub(crate) lone: u32,
     /// A buffer for in-capsule data when the pool has none. A capsule that cannot be taken holds up
     /// the data of earlier commands behind it, and those may hold all the buffers: with this one
     /// the connection always goes on.
@@ -145,6 +147,7 @@ impl Connection {
             controller: None,
             in_flight: 0,
             receiving: 0,
+            lone: 0,
             reserve: None,
             held: 0,
             batch: None,
@@ -205,7 +208,7 @@ impl Connection {
             && let Segment::Filling(buf) = std::mem::take(&mut command.segment)
         {
             self.landing_out = Some(LandingOut::Command(key));
-            return Some(Landing::new(buf, command.moved, len));
+            return Some(Landing::new(buf, command.base + command.moved, len));
         }
         let landing = self.framer.landing()?;
         self.landing_out = Some(LandingOut::Segment);
@@ -338,6 +341,8 @@ impl Connection {
             }
         } else if due(self.patience_ends()) {
             self.end(cx, CloseReason::Timeout);
+        } else {
+            self.expire_halves(cx.now);
         }
     }
 
@@ -345,7 +350,7 @@ impl Connection {
     /// latest. It may move later.
     pub fn next_timeout(&self) -> Option<Instant> {
         let retry = self.starved.map(|at| later(at, STARVED_RETRY_MS));
-        let times = [self.patience_ends(), self.keep_alive_deadline(), retry];
+        let times = [self.patience_ends(), self.keep_alive_deadline(), self.halves_expire(), retry];
         times.into_iter().flatten().min()
     }
 
@@ -469,6 +474,7 @@ impl Connection {
     fn drop_commands(&mut self) {
         self.ready.clear();
         self.waiting.clear();
+        self.lone = 0;
         self.starved = None;
         self.stalled = false;
         if let Some(controller) = &mut self.controller {
@@ -482,7 +488,7 @@ impl Connection {
             let kept = match command.phase {
                 Phase::Submitted => true,
                 Phase::Done => keeps_answers,
-                Phase::Receiving | Phase::Ready | Phase::Event => false,
+                Phase::Receiving | Phase::Ready | Phase::Half | Phase::Event => false,
             };
             if !kept {
                 self.drop_command(key);
@@ -537,6 +543,6 @@ impl Connection {
     }
 }
 
-fn later(at: Instant, ms: u64) -> Instant {
+pub(crate) fn later(at: Instant, ms: u64) -> Instant {
     at.saturating_add(Duration::from_millis(ms))
 }

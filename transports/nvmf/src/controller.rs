@@ -155,6 +155,7 @@ impl Connection {
     fn reset(&mut self) {
         let queue = self.queue.as_ref().expect("an admin queue is connected");
         self.target.registry().disable(queue.hold);
+        self.target.registry().with_inbox(queue.hold, |inbox| *inbox = Default::default());
         let controller = self.controller.as_mut().expect("an admin queue has its controller");
         controller.ending = Some(Ending::Reset);
         controller.notices.reset();

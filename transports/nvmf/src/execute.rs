@@ -1,16 +1,17 @@
 //! How commands run: a buffer, a request or an answer, and the end.
 
-use bdev::{Completion, Data, Fifo, Request, Tag};
+use bdev::{BufMut, Client, Completion, Data, Fifo, Request, Tag};
 use nvme_spec::{NvmeStatus, StatusCode, opcode};
 
 use crate::NamespaceHandle;
-use crate::command::{Phase, Segment, Transfer, Work};
+use crate::command::{Command, Phase, Segment, Transfer, Work};
 use crate::connection::{Connection, Cx};
-use crate::io;
+use crate::fused::{Fuse, Room};
 use crate::limits::TAG_COMMAND_BITS;
 use crate::state::State;
 use crate::status::nvme_status;
 use crate::transmit::Out;
+use crate::{io, reservation};
 
 impl Connection {
     /// Starts what is ready, then gives buffers to what waits for one, each in the order of
@@ -54,7 +55,7 @@ impl Connection {
         assert_eq!(command.phase, Phase::Ready);
         if command.sqe.opcode == opcode::FABRICS {
             self.execute_fabrics(cx, key);
-        } else if self.state == State::Io {
+        } else if self.state == State::Io || command.plan.work == Work::Reserve {
             return self.submit(key, requests);
         } else {
             self.execute_admin(cx, key);
@@ -67,9 +68,14 @@ impl Connection {
         let command = self.commands.get(key).expect("waiting commands exist");
         let plan = command.plan;
         assert!(plan.buffer_len() > 0, "what needs no buffer waits for none");
-        let Some(buf) = self.take_buffer(cx, plan.buffer_len() as usize) else { return false };
+        let inherited = match (command.fuse, plan.transfer) {
+            (Fuse::Second { first }, Transfer::FromHost(len)) => self.inherit(first, len),
+            _ => None,
+        };
+        let room = inherited.or_else(|| self.own_room(cx, key));
+        let Some(Room { buf, held, reserved, base }) = room else { return false };
         let command = self.commands.get_mut(key).expect("waiting commands exist");
-        command.held = buf.capacity();
+        (command.held, command.reserved, command.base) = (held, reserved, base);
         command.segment = Segment::Filling(buf);
         match plan.transfer {
             Transfer::FromHost(len) => self.ask(cx, key, len),
@@ -78,6 +84,14 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// A buffer from the pool for a command.
+    fn own_room(&mut self, cx: Cx<'_>, key: u32) -> Option<Room> {
+        let command = self.commands.get(key).expect("waiting commands exist");
+        let room = Command::room(&command.sqe, command.plan.buffer_len());
+        let buf = self.take_buffer(cx, room)?;
+        Some(Room { held: buf.capacity(), buf, reserved: false, base: 0 })
     }
 
     /// Asks the host for the data of a command, all at once: its buffer is there.
@@ -97,17 +111,31 @@ impl Connection {
         if requests.is_full() {
             return false;
         }
-        if let Some(status) = self.barred(key) {
-            io::stop(self.commands.get_mut(key).expect("ready commands exist"));
+        if self.state == State::Io
+            && let Some(status) = self.barred(key)
+        {
+            let command = self.commands.get_mut(key).expect("ready commands exist");
+            io::stop(command);
+            if let Fuse::Second { first } = command.fuse {
+                self.answer(first, NvmeStatus::again(StatusCode::ABORTED_FAILED_FUSED));
+            }
             self.answer(key, status);
             return true;
         }
         let tag = Tag(self.index << TAG_COMMAND_BITS | key);
         let command = self.commands.get_mut(key).expect("ready commands exist");
         assert!(!command.aborted, "a deferred abort ends a command before its next request");
-        let queue = self.queue.as_ref().expect("an I/O queue is connected");
-        let view = queue.subsystem.as_ref().expect("I/O queues belong to a subsystem");
-        let (handle, request) = match io::next_request(command, view, tag) {
+        let queue = self.queue.as_ref().expect("a queue is connected");
+        let view = queue.subsystem.as_ref().expect("commands with requests belong to a subsystem");
+        let client = Client(queue.hold.cntlid());
+        let next = match command.plan.work {
+            Work::Reserve => {
+                let host = self.target.host_of(client);
+                reservation::next_request(command, host, tag).map(Some)
+            }
+            _ => io::next_request(command, view, tag),
+        };
+        let (handle, request) = match next {
             Ok(Some(next)) => next,
             Ok(None) => {
                 self.answer(key, NvmeStatus::SUCCESS);
@@ -119,7 +147,7 @@ impl Connection {
             }
         };
         (command.phase, command.doing) = (Phase::Submitted, request.op);
-        requests.push((handle, request)).expect("there was room");
+        requests.push((handle, request.with_client(client))).expect("there was room");
         self.in_flight += 1;
         true
     }
@@ -152,6 +180,9 @@ impl Connection {
         self.progress = self.progress.max(cx.now);
         let status = nvme_status(completion.status);
         match completion.data {
+            Data::Into(buf) if command.plan.work == Work::Reserve => {
+                return self.finish_reserve(key, status, buf);
+            }
             // A buffer that is filled again, or not at all.
             Data::Into(buf) if command.plan.work == Work::Verify || !status.is_success() => {
                 command.segment = Segment::Filling(buf);
@@ -159,6 +190,9 @@ impl Connection {
             Data::Into(buf) => command.segment = Segment::Filled(buf.freeze()),
             Data::From(buf) => command.segment = Segment::Filled(buf),
             Data::None => (),
+        }
+        if let Fuse::Second { first } = command.fuse {
+            return self.finish_pair(first, key, completion.status);
         }
         let more = io::has_more(command, status.is_success());
         if more && command.aborted {
@@ -171,6 +205,30 @@ impl Connection {
             return;
         }
         self.answer(key, status);
+    }
+
+    /// A reservation command came back.
+    fn finish_reserve(&mut self, key: u32, status: NvmeStatus, mut buf: BufMut) {
+        let command = self.commands.get_mut(key).expect("a request in flight has its command");
+        let done = match status.is_success() {
+            true => reservation::finish(command, &mut buf),
+            false => Err(status),
+        };
+        if done.is_ok() {
+            match self.next_reserved(key, buf) {
+                Some(left) => buf = left,
+                None => return,
+            }
+        }
+        let command = self.commands.get_mut(key).expect("a request in flight has its command");
+        command.segment = match command.plan.transfer {
+            Transfer::ToHost(_) if done.is_ok() => Segment::Filled(buf.freeze()),
+            _ => Segment::Filling(buf),
+        };
+        match done {
+            Ok(dw0) => self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0),
+            Err(status) => self.answer(key, status),
+        }
     }
 
     /// Ends a command: its response is queued, its buffer kept only if it goes to the host.

@@ -69,6 +69,7 @@ pub(crate) fn support(kind: Kind, fid: u8) -> Option<bool> {
         _ if kind == Kind::Discovery => None,
         feature::NUMBER_OF_QUEUES | feature::TIMESTAMP | feature::HOST_BEHAVIOR => Some(true),
         feature::HOST_IDENTIFIER => Some(false),
+        feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE => Some(true),
         _ => constant(fid).map(|_| false),
     }
 }
@@ -86,7 +87,8 @@ impl Connection {
             //# nothing is saveable, so the saved value is the default
             select::DEFAULT | select::SAVED => true,
             select::CAPABILITIES => {
-                let dw0 = if changeable { feature::CAPABILITY_CHANGEABLE } else { 0 };
+                let mut dw0 = if changeable { feature::CAPABILITY_CHANGEABLE } else { 0 };
+                dw0 |= if is_reservation(fid) { feature::CAPABILITY_NAMESPACE } else { 0 };
                 return self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);
             }
             _ => return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD)),
@@ -95,6 +97,9 @@ impl Connection {
             //= NVMe-Base 2.1 §5.1.25
             //# over Fabrics the host identifier has 128 bits
             return self.answer(key, NvmeStatus::never(StatusCode::INVALID_FIELD));
+        }
+        if is_reservation(fid) {
+            return self.reservation_feature(cx, key, sqe, default);
         }
         if get_transfer(sqe) != Transfer::None {
             return self.get_feature_data(cx, key, sqe, default);
@@ -149,6 +154,9 @@ impl Connection {
                 refuse(StatusCode::COMMAND_SEQUENCE_ERROR)
             }
             Some(false) => refuse(StatusCode::FEATURE_NOT_CHANGEABLE),
+            Some(true) if is_reservation(fid) => {
+                return self.reservation_feature(cx, key, sqe, false);
+            }
             Some(true) => return self.set_feature(cx, key, sqe),
         };
         self.answer(key, status);
@@ -205,6 +213,11 @@ impl Connection {
         }
         self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);
     }
+}
+
+/// The features of namespaces, which live elsewhere.
+fn is_reservation(fid: u8) -> bool {
+    matches!(fid, feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE)
 }
 
 /// NSQA and NCQA: 0's based, the same for both.

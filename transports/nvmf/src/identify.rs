@@ -5,7 +5,7 @@ use nvme_spec::{
     ControllerType, IdentifyController, IdentifyControllerNvm, IdentifyNamespace,
     IdentifyNamespaceIndependent, IdentifyNamespaceNvm, LbaFormat, NamespaceDescriptorHeader,
     NamespaceList, NvmeStatus, Sqe, StatusCode, U16, U32, U64, cns, csi, ctratt,
-    discovery_controller_type, dlfeat, lpa, nidt, nsfeat, oncs, sgls,
+    discovery_controller_type, dlfeat, fuses, lpa, nidt, nsfeat, oncs, sgls,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -17,7 +17,7 @@ use crate::limits::{
     QUIESCE_MS, VSL,
 };
 use crate::view::HostView;
-use crate::{Nqn, ana, copy};
+use crate::{Nqn, ana, copy, fused, reservation};
 
 /// Bytes of every Identify data structure.
 pub(crate) const IDENTIFY_LEN: u32 = 4096;
@@ -164,6 +164,7 @@ fn fill_io_controller(view: &HostView, page: &mut IdentifyController) {
             | oncs::DATASET_MANAGEMENT
             | oncs::WRITE_ZEROES
             | oncs::SAVE_SELECT
+            | oncs::RESERVATIONS
             | oncs::TIMESTAMP
             | oncs::VERIFY
             | oncs::COPY
@@ -181,6 +182,9 @@ fn fill_io_controller(view: &HostView, page: &mut IdentifyController) {
     page.awun = U16::new(u16::try_from(atomic).unwrap_or(u16::MAX));
     page.awupf = page.awun;
     page.cdfs = U16::new(copy::FORMATS);
+    page.fuses = U16::new(fuses::COMPARE_AND_WRITE);
+    // One block, of whatever format.
+    page.acwu = U16::new(0);
     page.subnqn = view.nqn.to_field();
     //= NVMe-TCP 1.1 §3.3
     //# in-capsule data starts right behind the entry: ICDOFF is 0
@@ -222,6 +226,7 @@ fn fill_namespace(view: &HostView, namespace: &Namespace, page: &mut IdentifyNam
     page.nsfeat = nsfeat::IDS_NOT_REUSED | nsfeat::OPTIMAL_PERFORMANCE;
     page.lbaf[0] = format_of(namespace.block_size);
     page.nmic = 1;
+    page.rescap = reservation::capabilities(namespace);
     page.dlfeat = dlfeat::READS_ZEROES | dlfeat::WRITE_ZEROES_DEALLOCATES;
     if namespace.atomic_blocks > 1 {
         //= NVMe-NVM 1.1 §2.1.4
@@ -231,6 +236,8 @@ fn fill_namespace(view: &HostView, namespace: &Namespace, page: &mut IdentifyNam
         page.nsfeat |= nsfeat::NAMESPACE_ATOMICS;
         page.nawun = U16::new(atomic);
         page.nawupf = U16::new(atomic);
+        let fused = u16::try_from(fused::blocks_max(namespace) - 1).expect("at most 4096 bytes");
+        page.nacwu = U16::new(fused);
     }
     let blocks = |bytes: u32| {
         let count = (bytes / namespace.block_size).max(1) - 1;
@@ -263,6 +270,7 @@ fn fill_namespace_nvm(page: &mut IdentifyNamespaceNvm) {
 fn fill_independent(namespace: &Namespace, page: &mut IdentifyNamespaceIndependent) {
     page.nsfeat = nsfeat::IDS_NOT_REUSED;
     page.nmic = 1;
+    page.rescap = reservation::capabilities(namespace);
     page.anagrpid = U32::new(namespace.nsid);
     // NRDY.
     page.nstat = 1;
@@ -341,7 +349,7 @@ mod tests {
             block_size,
             blocks: 0x1_2345,
             atomic_blocks: 65536 / block_size,
-            reach: Reach::default(),
+            reach: Reach { persists: block_size == 512, ..Reach::default() },
         };
         let namespaces = vec![namespace(1, 512), namespace(256, 4096)];
         let hosts = Hosts::Any;

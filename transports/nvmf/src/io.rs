@@ -8,7 +8,7 @@ use crate::command::{Command, Plan, Segment, Transfer, Work};
 use crate::config::Namespace;
 use crate::limits::{STEP_BUFFER, TRANSFER_MAX, ZERO_BLOCKS_STEP};
 use crate::view::HostView;
-use crate::{NamespaceHandle, commands, copy};
+use crate::{NamespaceHandle, commands, copy, reservation};
 
 /// AD of Dataset Management: deallocate.
 const DSM_DEALLOCATE: u32 = 1 << 2;
@@ -43,6 +43,12 @@ pub(crate) fn plan(sqe: &Sqe, view: &HostView, copy_formats: u32) -> Result<Plan
             let ranges = (sqe.cdw10.get() & 0xff) + 1;
             let transfer = Transfer::FromHost(ranges * DSM_RANGE_LEN);
             Ok(Plan { transfer, ..plan(Op::Deallocate, Work::Ranges) })
+        }
+        opcode::nvm::RESERVATION_REGISTER
+        | opcode::nvm::RESERVATION_REPORT
+        | opcode::nvm::RESERVATION_ACQUIRE
+        | opcode::nvm::RESERVATION_RELEASE => {
+            reservation::plan(sqe, plan(Op::Reserve, Work::Reserve))
         }
         opcode::nvm::COPY => copy::plan(sqe, copy_formats, plan(Op::Write, Work::Copy)),
         _ => unreachable!("the table has no other command"),
@@ -118,6 +124,7 @@ pub(crate) fn next_request(
         Work::Verify => next_read(command, tag),
         Work::ZeroAll => next_zeroes(command, tag),
         Work::Copy => return copy::next_request(command, view, tag),
+        Work::Reserve => unreachable!("made where the host is known"),
     };
     Ok(next.map(|request| (handle, request)))
 }
@@ -135,6 +142,11 @@ fn only_request(command: &mut Command, tag: Tag) -> Request {
         (Op::Compare, Segment::Filling(buf)) => {
             Request { op, ..Request::write(tag, lba, blocks, buf.freeze()) }
         }
+        //= NVMe-NVM 1.1 §2.1.3
+        //# nothing else changes the blocks between the two halves of a Compare and Write
+        (Op::CompareAndWrite, Segment::Filling(buf)) => {
+            Request::compare_and_write(tag, lba, blocks, buf.freeze())
+        }
         (Op::WriteZeroes, _) => {
             //= NVMe-NVM 1.1 §3.3.8
             //# DEAC asks to deallocate, as long as the blocks read as zeroes
@@ -144,7 +156,7 @@ fn only_request(command: &mut Command, tag: Tag) -> Request {
         }
         (_, _) => Request { data: Data::None, ..Request::flush(tag) },
     };
-    let fua = matches!(op, Op::Read | Op::Write | Op::WriteZeroes);
+    let fua = matches!(op, Op::Read | Op::Write | Op::WriteZeroes | Op::CompareAndWrite);
     request.with_flags(if fua { fua_of(control) } else { Flags::NONE })
 }
 
@@ -210,7 +222,7 @@ pub(crate) fn stop(command: &mut Command) {
 /// Whether a command has another request to make, now that its last one ended.
 pub(crate) fn has_more(command: &mut Command, ok: bool) -> bool {
     match command.plan.work {
-        Work::Once => false,
+        Work::Once | Work::Reserve => false,
         Work::Ranges => ok && range_at(command, command.steps.range).is_some(),
         Work::Verify | Work::ZeroAll if ok => {
             command.steps.done += u64::from(command.steps.count);

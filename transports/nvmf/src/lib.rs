@@ -25,7 +25,8 @@
 //! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
 //! | `tally`, `health` | what failed, what was read and written, and how the stores are |
 //! | `commands` | which commands there are, and what they change |
-//! | `io`, `copy`, `status` | I/O commands as block requests, and their statuses: the only place |
+//! | `io`, `copy`, `fused`, `reservation` | I/O commands as block requests |
+//! | `status` | what became of them as NVMe statuses: the only place |
 //! | [`initiator`] | the host's side, from the same codec |
 //!
 //! # What holds
@@ -45,8 +46,7 @@
 //! # What it is not
 //!
 //! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
-//! no reservations or fused commands yet: they are refused as the specification asks and announced
-//! nowhere. No block can be marked as uncorrectable (ADR 100). Who sees a namespace, and how good a
+//! No block can be marked as uncorrectable (ADR 100). Who sees a namespace, and how good a
 //! path to it is, is decided elsewhere and comes with the configuration ([`Reach`]).
 //!
 //! # Example
@@ -127,6 +127,7 @@ mod execute;
 mod fabrics;
 mod features;
 mod framer;
+mod fused;
 mod generations;
 mod health;
 mod identify;
@@ -140,6 +141,7 @@ mod nqn;
 mod nsids;
 mod receive;
 mod registry;
+mod reservation;
 mod state;
 mod status;
 mod tally;
@@ -158,10 +160,11 @@ pub use health::Health;
 pub use limits::{
     ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
     COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,
-    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ENABLE_TIMEOUT_MS, ERRORS_KEPT, H2C_DATA_MAX,
-    HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX,
-    PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT, REFERRALS_MAX, SETUP_TIMEOUT_MS,
-    STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX, TRANSFER_MAX,
+    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ENABLE_TIMEOUT_MS, ERRORS_KEPT, FUSED_BYTES_MAX,
+    FUSED_WAIT_MS, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX,
+    KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT,
+    REFERRALS_MAX, RESERVATION_NOTICES_MAX, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER,
+    SUBSYSTEMS_MAX, TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

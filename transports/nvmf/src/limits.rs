@@ -90,6 +90,17 @@ pub(crate) const VSL: u8 = 6;
 /// A longer one ends the connection (Data Transfer Limit Exceeded).
 pub const H2C_DATA_MAX: u32 = 256 << 10;
 
+/// Bytes that a fused Compare and Write compares, and writes, at most: ACWU and NACWU.
+///
+/// Both halves together fit the buffer that a connection keeps in reserve. A longer pair fails with
+/// Atomic Write Unit Exceeded.
+pub const FUSED_BYTES_MAX: u32 = 4096;
+
+/// How long the first half of a fused pair waits for its second.
+///
+/// Then it fails with Command Aborted due to Missing Fused Command.
+pub const FUSED_WAIT_MS: u64 = 10_000;
+
 /// Bytes of pool segments that one connection holds for commands at once.
 ///
 /// No more than what is free in the pool, either: nobody can take all of it. Further commands wait
@@ -133,6 +144,11 @@ pub const QUIESCE_MS: u64 = 60_000;
 ///
 /// The next one fails with Abort Command Limit Exceeded.
 pub const ABORTS_MAX: usize = 4;
+
+/// Reservation notifications that wait for a controller to read them.
+///
+/// The oldest goes when one more comes; the gap in their numbers tells.
+pub const RESERVATION_NOTICES_MAX: usize = 32;
 
 /// Nanoseconds in a millisecond.
 pub(crate) const NS_PER_MS: u64 = 1_000_000;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bdev::Instant;
 use nvme_spec::{
     ChangedNamespaces, EffectsLog, ErrorEntry, FidEffectsLog, FirmwareSlots, NvmeStatus, SmartLog,
-    Sqe, StatusCode, SupportedLogPages, U32, csi, effects, fid_effects, lid,
+    Sqe, StatusCode, SupportedLogPages, U32, csi, effects, feature, fid_effects, lid,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -15,15 +15,17 @@ use crate::health::{Healths, SPARE_THRESHOLD};
 use crate::identify::text;
 use crate::limits::ERRORS_KEPT;
 use crate::notices::{
-    EVENT_ANA, EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, EVENT_RELIABILITY, EVENT_SPARE,
+    EVENT_ANA, EVENT_CROSS_RESET, EVENT_DISCOVERY, EVENT_NAMESPACES, EVENT_RELIABILITY,
+    EVENT_RESERVATION, EVENT_SPARE,
 };
 use crate::registry::{Hold, Identity, Registry};
+use crate::reservation::Inbox;
 use crate::target::Snapshot;
 use crate::view::HostView;
 use crate::{ana, commands, discovery, features};
 
 /// Log pages of I/O controllers.
-const IO_PAGES: [u8; 9] = [
+const IO_PAGES: [u8; 10] = [
     lid::SUPPORTED,
     lid::ERROR,
     lid::SMART,
@@ -33,6 +35,7 @@ const IO_PAGES: [u8; 9] = [
     lid::ANA,
     lid::FID_EFFECTS,
     lid::CROSS_RESET,
+    lid::RESERVATION,
 ];
 
 /// Log pages of discovery controllers.
@@ -180,6 +183,14 @@ pub(crate) fn fill_io(
             source.resets.fill(&mut window(request, page, source.resets.log_len())?);
             return Ok(EVENT_CROSS_RESET);
         }
+        lid::RESERVATION => {
+            //= NVMe-Base 2.1 §5.1.12
+            //# the oldest reservation notification; reading it without RAE makes room for the next
+            let take = !request.retain_event;
+            let page_of = |inbox: &mut Inbox| inbox.read(take);
+            put_whole(request, page, &source.registry.with_inbox(source.hold, page_of))?;
+            return Ok(EVENT_RESERVATION);
+        }
         _ => unreachable!("the table has no other page"),
     }
     Ok(0)
@@ -283,7 +294,13 @@ fn feature_effects() -> FidEffectsLog {
     let mut log = FidEffectsLog::new_zeroed();
     for fid in 0..=u8::MAX {
         if features::support(Kind::Io, fid).is_some() {
-            let bits = fid_effects::SUPPORTED | fid_effects::SCOPE_CONTROLLER;
+            let scope = match fid {
+                feature::RESERVATION_MASK | feature::RESERVATION_PERSISTENCE => {
+                    fid_effects::SCOPE_NAMESPACE
+                }
+                _ => fid_effects::SCOPE_CONTROLLER,
+            };
+            let bits = fid_effects::SUPPORTED | scope;
             log.fid[usize::from(fid)] = U32::new(bits);
         }
     }

@@ -14,6 +14,8 @@ pub(crate) const EVENT_NAMESPACES: u32 = 1;
 pub(crate) const EVENT_DISCOVERY: u32 = 1 << 1;
 /// Event: namespaces are reached in another way.
 pub(crate) const EVENT_ANA: u32 = 1 << 2;
+/// Event: a reservation notification waits.
+pub(crate) const EVENT_RESERVATION: u32 = 1 << 6;
 /// Event: a reset of another controller is complete.
 pub(crate) const EVENT_CROSS_RESET: u32 = 1 << 3;
 /// Event: the spare of a store fell below its threshold.
@@ -25,7 +27,8 @@ pub(crate) const EVENT_RELIABILITY: u32 = 1 << 5;
 #[derive(Debug)]
 struct Notice {
     event: u32,
-    /// Its bit in Asynchronous Event Configuration, and in OAES if it is a notice.
+    /// Its bit in Asynchronous Event Configuration, and in OAES if it is a notice; zero when there
+    /// is none, and what comes up was not masked before.
     enabled: u32,
     /// DW0 of its completion.
     dw0: u32,
@@ -57,6 +60,11 @@ const IO_NOTICES: &[Notice] = &[
         event: EVENT_SPARE,
         enabled: smart_event::SPARE_ENABLED,
         dw0: smart_dw0_of(smart_event::SPARE),
+    },
+    Notice {
+        event: EVENT_RESERVATION,
+        enabled: 0,
+        dw0: event_type::IO_COMMAND | (lid::RESERVATION as u32) << 16,
     },
 ];
 
@@ -153,7 +161,7 @@ impl Notices {
     /// The next request to complete, and with what, if an event is pending.
     fn next(&mut self) -> Option<(u32, u32)> {
         for kind in self.kinds {
-            if self.config & kind.enabled == 0 {
+            if kind.enabled != 0 && self.config & kind.enabled == 0 {
                 self.pending &= !kind.event;
             }
         }

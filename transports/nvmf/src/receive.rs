@@ -14,7 +14,7 @@ use crate::framer::{Accepts, Digests, Fault, Head};
 use crate::limits::{H2C_DATA_MAX, IN_CAPSULE_MAX, TRANSFER_MAX};
 use crate::state::{Input, State};
 use crate::transmit::{Out, TermReq};
-use crate::{admin, fabrics, io};
+use crate::{admin, fabrics, fused, io};
 
 /// What a target accepts from a host.
 pub(crate) const ACCEPTS: Accepts = Accepts {
@@ -131,16 +131,11 @@ impl Connection {
             .plan(&capsule.sqe)
             .and_then(|plan| Ok((plan, check_sgl(&capsule.sqe, plan.transfer, head.data_len)?)));
         let in_capsule = matches!(planned, Ok((_, Carrier::Capsule)));
-        let mut reserved = false;
-        let mut buf = None;
+        let mut room = None;
         if let (true, Ok((plan, _))) = (in_capsule, &planned) {
             let len = plan.buffer_len().max(head.data_len);
-            buf = self.take_buffer(cx, len as usize);
-            if buf.is_none() {
-                buf = self.reserve.take();
-                reserved = true;
-            }
-            if buf.is_none() {
+            room = self.capsule_room(cx, &capsule.sqe, head.data_len, len);
+            if room.is_none() {
                 return false;
             }
         }
@@ -150,16 +145,22 @@ impl Connection {
             Err(status) => (Plan::admin(Transfer::None), Some(status)),
         };
         let mut command = Command::new(capsule.sqe, plan);
-        if let Some(buf) = buf {
-            command.held = if reserved { 0 } else { buf.capacity() };
-            command.reserved = reserved;
-            command.segment = Segment::Filling(buf);
+        if let Some(room) = room {
+            (command.held, command.reserved) = (room.held, room.reserved);
+            command.base = room.base;
+            command.segment = Segment::Filling(room.buf);
             command.granted = head.data_len;
             command.phase = Phase::Receiving;
         }
         let key = self.commands.insert(command).expect("there was a free place");
         self.sink = if in_capsule { Sink::Command(key) } else { Sink::Discard };
-        if let Some(status) = refused {
+        let fuses = self.lone > 0 || capsule.sqe.fuse() != 0;
+        if fuses && self.state == State::Io && capsule.sqe.opcode != opcode::FABRICS {
+            self.arrange(cx, key, refused);
+        }
+        if !in_capsule && self.is_doomed(key) {
+            self.settle_half(key);
+        } else if let Some(status) = refused {
             self.answer(key, status);
         } else if in_capsule {
             self.receiving += 1;
@@ -173,7 +174,7 @@ impl Connection {
 
     /// What a command needs, or why it is refused.
     fn plan(&self, sqe: &Sqe) -> Result<Plan, NvmeStatus> {
-        if sqe.fuse() != 0 {
+        if sqe.fuse() != 0 && (self.state != State::Io || sqe.opcode == opcode::FABRICS) {
             return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
         }
         if sqe.opcode == opcode::FABRICS {
@@ -183,7 +184,10 @@ impl Connection {
             (State::Io, Some(queue)) => {
                 let view = queue.subsystem.as_ref().expect("I/O queues belong to a subsystem");
                 let copy_formats = self.target.registry().copy_formats(queue.hold);
-                io::plan(sqe, view, copy_formats)
+                match sqe.fuse() {
+                    0 => io::plan(sqe, view, copy_formats),
+                    _ => fused::plan(sqe, view),
+                }
             }
             (State::Admin, Some(_)) => admin::plan(sqe),
             //= NVMe-Base 2.1 §3.3.2
@@ -234,7 +238,8 @@ impl Connection {
                 let command = self.commands.get_mut(key).expect("the sink names a command");
                 // While a landing is out its bytes come through `on_direct`.
                 let Segment::Filling(buf) = &mut command.segment else { return false };
-                let (start, end) = (command.moved as usize, command.granted as usize);
+                let (start, end) = (command.base + command.moved, command.base + command.granted);
+                let (start, end) = (start as usize, end as usize);
                 let len = self.framer.take_data(&mut buf.bytes_mut()[start..end]);
                 command.moved += crate::framer::narrow(len);
             }
@@ -275,7 +280,14 @@ impl Connection {
         if command.corrupt {
             //= NVMe-TCP 1.1 §3.6.1.2
             //# a data digest that does not match fails the command, not the connection
-            return self.answer(key, NvmeStatus::again(StatusCode::TRANSIENT_TRANSPORT_ERROR));
+            let status = NvmeStatus::again(StatusCode::TRANSIENT_TRANSPORT_ERROR);
+            if !command.is_half() {
+                return self.answer(key, status);
+            }
+            command.doom.get_or_insert(status);
+        }
+        if command.is_half() {
+            return self.settle_half(key);
         }
         self.ready.push(key).expect("one entry per command");
     }
@@ -284,6 +296,9 @@ impl Connection {
 /// Keeps the digests of the blocks of a PDU, which was the last one to arrive, with the buffer: the
 /// device need not sum them again. As far as blocks of PDUs are blocks of the buffer.
 fn note_checksums(command: &mut Command, digests: &[u32]) {
+    if command.is_half() {
+        return; // Nothing that is compared keeps checksums.
+    }
     let Segment::Filling(buf) = &mut command.segment else { return };
     let block = crate::framer::narrow(CHECKSUM_BYTES);
     let start = command.moved / block - crate::framer::narrow(digests.len());

@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use bdev::Instant;
+use ::reservation::Notice;
+use bdev::{Client, Instant};
 
 use crate::abort::{Wish, WishError};
 use crate::cross_reset::Instance;
 use crate::limits::{ABORTS_MAX, CONTROLLERS_MAX, IO_QUEUES_MAX, NS_PER_MS};
+use crate::notices::EVENT_RESERVATION;
 use crate::nsids::NsidSet;
+use crate::reservation::Inbox;
 use crate::tally::{ErrorLog, Failure, Traffic};
 use crate::{HostId, Nqn};
 
@@ -84,6 +87,8 @@ struct Slot {
     copy_formats: AtomicU32,
     last_seen_ns: AtomicU64,
     created_ns: AtomicU64,
+    /// The host's identifier, in halves, as long as anybody names the slot.
+    hostid: [AtomicU64; 2],
     cold: Mutex<Cold>,
     /// Taken when a command fails, and when somebody asks.
     errors: Mutex<ErrorLog>,
@@ -106,6 +111,7 @@ struct Cold {
     queues_granted: u16,
     changed: NsidSet,
     wishes: [Option<Wish>; ABORTS_MAX],
+    inbox: Inbox,
 }
 
 const _: () = assert!(IO_QUEUES_MAX < 128);
@@ -182,6 +188,9 @@ impl Registry {
             *lock(&slot.errors) = ErrorLog::default();
             *lock(&slot.traffic) = Traffic::default();
             slot.created_ns.store(now.as_ns(), Ordering::Relaxed);
+            for (half, bytes) in slot.hostid.iter().zip(identity.hostid.0.as_chunks::<8>().0) {
+                half.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+            }
             slot.events.store(0, Ordering::Relaxed);
             slot.wishes.store(0, Ordering::Relaxed);
             slot.enabled.store(0, Ordering::Relaxed);
@@ -499,6 +508,48 @@ impl Registry {
                 slot.events.fetch_or(events, Ordering::Release);
             }
         }
+    }
+
+    /// Which host a request comes from. A request that is under way keeps its controller's slot, so
+    /// the answer is about who sent it.
+    pub(crate) fn host_of(&self, client: Client) -> Option<HostId> {
+        let slot = self.slots.get(usize::from(client.0).checked_sub(1)?)?;
+        let mut host = HostId([0; 16]);
+        for (bytes, half) in host.0.as_chunks_mut::<8>().0.iter_mut().zip(&slot.hostid) {
+            *bytes = half.load(Ordering::Relaxed).to_le_bytes();
+        }
+        Some(host)
+    }
+
+    /// Tells the controllers of a host that something was reserved or released. `nsid` says what
+    /// their subsystem calls it.
+    pub(crate) fn notify_reservation(
+        &self,
+        host: HostId,
+        notice: Notice,
+        nsid: impl Fn(&Identity) -> Option<u32>,
+    ) {
+        for slot in &self.slots {
+            let mut cold = slot.cold();
+            let Some(identity) = cold.identity.filter(|identity| identity.hostid == host) else {
+                continue;
+            };
+            if nsid(&identity).is_some_and(|nsid| cold.inbox.push(nsid, notice)) {
+                slot.events.fetch_or(EVENT_RESERVATION, Ordering::Release);
+            }
+        }
+    }
+
+    /// What a controller is told of reservations.
+    pub(crate) fn with_inbox<T>(&self, hold: Hold, act: impl FnOnce(&mut Inbox) -> T) -> T {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        let result = act(&mut cold.inbox);
+        // What still waits is announced again, as soon as the page was read.
+        if !cold.inbox.is_empty() {
+            slot.events.fetch_or(EVENT_RESERVATION, Ordering::Release);
+        }
+        result
     }
 
     /// Ends every controller whose host or subsystem `allowed` refuses.

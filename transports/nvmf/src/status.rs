@@ -55,6 +55,19 @@ pub(crate) fn nvme_status(status: Status) -> NvmeStatus {
     NvmeStatus { code, dnr: retry == Never }
 }
 
+/// The NVMe statuses of both halves of a compare-and-write that ended with `status`.
+//= NVMe-NVM 1.1 §2.1.3
+//# when Compare fails Write is not performed, and aborted with Failed Fused Command
+pub(crate) fn fused_status(status: Status) -> (NvmeStatus, NvmeStatus) {
+    // The pair may be sent again, with what is there now to compare with.
+    let failed = NvmeStatus::again(StatusCode::ABORTED_FAILED_FUSED);
+    match status {
+        Status::Ok => (NvmeStatus::SUCCESS, NvmeStatus::SUCCESS),
+        Status::Miscompare | Status::Integrity => (nvme_status(status), failed),
+        _ => (failed, nvme_status(status)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +112,17 @@ mod tests {
         for status in Status::ALL.map(nvme_status) {
             assert!(status.code.sct() != 3 || !status.dnr, "{status:?}");
         }
+    }
+
+    #[test]
+    fn no_half_of_a_pair_succeeds_alone() {
+        for status in Status::ALL {
+            let (first, second) = fused_status(status);
+            assert_eq!((first.is_success(), second.is_success()), (status.is_ok(), status.is_ok()));
+        }
+        let (first, second) = fused_status(Status::Miscompare);
+        assert_eq!((first.code, first.dnr), (StatusCode::COMPARE_FAILURE, true));
+        assert_eq!((second.code, second.dnr), (StatusCode::ABORTED_FAILED_FUSED, false));
     }
 
     #[test]

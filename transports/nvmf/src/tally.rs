@@ -124,7 +124,8 @@ impl Traffic {
                 self.written_bytes += bytes;
             }
             (Work::Once, Op::WriteZeroes) | (Work::ZeroAll, _) => self.writes += 1,
-            (Work::Once, Op::Flush | Op::Deallocate) | (Work::Ranges, _) => (),
+            (Work::Once, Op::Flush | Op::Deallocate | Op::Reserve)
+            | (Work::Ranges | Work::Reserve, _) => (),
         }
     }
 

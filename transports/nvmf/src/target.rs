@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bdev::Client;
 use nvme_spec::DISCOVERY_NQN;
+use reservation::Notice;
 
 use crate::config::{Config, ConfigError, Hosts, Namespace, Port, Referral, Subsystem};
 use crate::generations::Generations;
 use crate::health::{Health, Healths};
 use crate::notices::{EVENT_ANA, EVENT_DISCOVERY, EVENT_NAMESPACES};
 use crate::registry::{Identity, News, Registry};
-use crate::{NamespaceHandle, Nqn, Session};
+use crate::{HostId, NamespaceHandle, Nqn, Session};
 
 /// An NVMe-oF target: one per node, shared by all shards.
 ///
@@ -305,6 +307,21 @@ impl Target {
     /// Ends the controller with this CNTLID; false when there is none.
     pub fn disconnect(&self, cntlid: u16) -> bool {
         self.registry.kill_cntlid(cntlid)
+    }
+
+    /// The host that a request comes from; `None` when it is the node itself.
+    pub fn host_of(&self, client: Client) -> Option<HostId> {
+        self.registry.host_of(client)
+    }
+
+    /// Tells all controllers of `host` that can reach the volume with this UUID.
+    pub fn notify_reservation(&self, volume: [u8; 16], host: HostId, notice: Notice) {
+        let snapshot = self.snapshot();
+        self.registry.notify_reservation(host, notice, |identity| {
+            let view = snapshot.subsystem(identity.subsystem.as_ref()?)?;
+            let mut namespaces = view.attached_to(&identity.hostnqn);
+            namespaces.find(|namespace| namespace.uuid == volume).map(|namespace| namespace.nsid)
+        });
     }
 
     /// The number of the current configuration: one relaxed load.

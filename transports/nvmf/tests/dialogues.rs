@@ -39,6 +39,11 @@ fn copy_and_verify_dialogues_hold() {
 }
 
 #[test]
+fn fused_dialogues_hold() {
+    play_file("fused.pdu", include_str!("../testdata/fused.pdu"));
+}
+
+#[test]
 fn discovery_dialogues_hold() {
     play_file("discovery.pdu", include_str!("../testdata/discovery.pdu"));
 }

@@ -6,7 +6,7 @@ use std::fs;
 use crate::{assert_none, root, sources};
 
 /// The house's arrows. A new one needs a line here and an ADR that says why.
-const EDGES: [(&str, &[&str]); 22] = [
+const EDGES: [(&str, &[&str]); 23] = [
     ("bdev", &[]),
     ("nvme-spec", &[]),
     ("bdev-sim", &["bdev"]),
@@ -16,7 +16,8 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("volume", &["bdev", "store", "wal"]),
     ("net", &["bdev"]),
     ("net-uring", &["bdev", "net"]),
-    ("nvmf", &["bdev", "net", "nvme-spec"]),
+    ("reservation", &[]),
+    ("nvmf", &["bdev", "net", "nvme-spec", "reservation"]),
     ("api", &[]),
     ("proto", &["api"]),
     ("cluster", &["api"]),
@@ -24,7 +25,7 @@ const EDGES: [(&str, &[&str]); 22] = [
     ("cli", &["api", "load", "proto"]),
     ("reactor", &["bdev"]),
     ("load", &["bdev", "net", "net-uring", "nvme-spec", "nvmf"]),
-    ("node", &["bdev", "net", "nvmf", "reactor", "store", "volume", "wal"]),
+    ("node", &["bdev", "net", "nvmf", "reactor", "reservation", "store", "volume", "wal"]),
     ("sim", &["bdev", "bdev-sim", "net", "node", "nvmf", "reactor", "store", "volume", "wal"]),
     (
         "daemon",

@@ -12,6 +12,7 @@ use volume::{
 };
 
 use super::Store;
+use super::keeper::{KEEPER_NAME, Keeper};
 use super::notices::Kept;
 use super::walk::Walk;
 use crate::command::{
@@ -31,6 +32,7 @@ pub(crate) struct EngineStore {
     failure: String,
     check: CheckSummary,
     notices: Kept,
+    keeper: Keeper,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,7 @@ impl EngineStore {
         };
         let engine = Rc::new(RefCell::new(engine));
         Ok(EngineStore {
+            keeper: Keeper::new(&engine, pool),
             engine,
             opened: false,
             task: None,
@@ -86,6 +89,7 @@ impl EngineStore {
             return;
         };
         drop(engine);
+        self.keeper.open();
         self.opened = true;
         self.answer = Some(answer);
     }
@@ -95,7 +99,12 @@ impl EngineStore {
             let event = self.engine.borrow_mut().poll_event();
             match event {
                 None => return,
-                Some(Event::Control { token, result }) => self.finish(token, result),
+                Some(Event::Control { token, result }) => {
+                    let done = result.as_ref().map(|_| ());
+                    if !self.keeper.on_control(token, done) {
+                        self.finish(token, result);
+                    }
+                }
                 Some(Event::Failed { what, status }) if self.failure.is_empty() => {
                     self.failure = format!("the device failed {what}: {status:?}");
                 }
@@ -184,7 +193,8 @@ impl EngineStore {
 
 impl Store for EngineStore {
     fn drive(&mut self, now: Instant) -> bool {
-        let moved = self.engine.borrow_mut().drive(now);
+        let mut moved = self.keeper.drive();
+        moved |= self.engine.borrow_mut().drive(now);
         if !self.opened {
             self.watch_opening();
         }
@@ -227,6 +237,11 @@ impl Store for EngineStore {
         let mut engine = self.engine.borrow_mut();
         let id = |id: &VolumeId| volume::VolumeId(id.0);
         let (started, kind) = match task {
+            Task::Create(VolumeSpec { name, .. }) | Task::Clone(CloneSpec { name, .. })
+                if name == KEEPER_NAME =>
+            {
+                return Err(NodeError::NameTaken);
+            }
             Task::Create(VolumeSpec { name, uuid, bytes, block_size }) => {
                 let (uuid, size, block_bytes) = (*uuid, *bytes, *block_size);
                 let new = NewVolume { uuid, name, size, block_bytes };
@@ -276,7 +291,7 @@ impl Store for EngineStore {
         let engine = self.engine.borrow();
         let stats = engine.stats();
         let mut volumes: Vec<_> =
-            engine.volumes().into_iter().map(|volume| status_of(&engine, volume)).collect();
+            volumes_of(&engine).map(|volume| status_of(&engine, volume)).collect();
         volumes.sort_by_key(|volume| volume.id);
         StoreStatus {
             uuid: engine.store_uuid().unwrap_or_default(),
@@ -303,6 +318,15 @@ impl Store for EngineStore {
         }
     }
 
+    fn uuid(&self, volume: VolumeId) -> Result<[u8; 16], NodeError> {
+        let known = self.engine.borrow().volume(volume::VolumeId(volume.0));
+        known.map(|known| known.uuid).ok_or(NodeError::NoSuchVolume)
+    }
+
+    fn keeper(&mut self) -> Option<&mut Keeper> {
+        Some(&mut self.keeper)
+    }
+
     fn check_status(&self) -> CheckStatus {
         self.engine.borrow().check_status()
     }
@@ -316,6 +340,7 @@ impl Store for EngineStore {
     }
 
     fn close(&mut self) {
+        self.keeper.close();
         self.engine.borrow_mut().shutdown();
     }
 
@@ -324,6 +349,11 @@ impl Store for EngineStore {
         // What failed writes nothing any more: there is nothing to wait for.
         engine.is_closed() || engine.is_degraded()
     }
+}
+
+/// The volumes, without the hidden one.
+fn volumes_of(engine: &Engine) -> impl Iterator<Item = volume::Volume> {
+    engine.volumes().into_iter().filter(|volume| volume.name != KEEPER_NAME)
 }
 
 fn status_of(engine: &Engine, volume: volume::Volume) -> VolumeStatus {
@@ -337,6 +367,7 @@ fn status_of(engine: &Engine, volume: volume::Volume) -> VolumeStatus {
         bytes: size,
         block_size: block_bytes,
         used_bytes,
+        persists: true,
         qos: Qos { iops, iops_burst, bytes_per_second, bytes_burst },
         throttled,
         throttled_ns,

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bdev::{Bdev, Instant, NullDisk, Pool, Queue, QueueCx, RamDisk};
 
-use super::Store;
+use super::{Keeper, Store};
 use crate::command::{
     Answer, NodeError, Notices, Qos, StoreStatus, Task, VolumeId, VolumeSpec, VolumeStatus,
 };
@@ -120,6 +120,7 @@ impl Volume {
             bytes,
             block_size,
             used_bytes: bytes,
+            persists: false,
             qos: Qos::default(),
             throttled: 0,
             throttled_ns: 0,
@@ -162,6 +163,15 @@ impl Store for RamStore {
         let queue = volume.disk.open(&QueueCx::new(&self.pool).depth(QUEUE_DEPTH));
         let queue = queue.map_err(|error| NodeError::Device(error.to_string()))?;
         Ok((queue, volume.spec.block_size))
+    }
+
+    fn uuid(&self, volume: VolumeId) -> Result<[u8; 16], NodeError> {
+        let volume = self.volumes.iter().find(|known| known.id == volume);
+        volume.map(|volume| volume.spec.uuid).ok_or(NodeError::NoSuchVolume)
+    }
+
+    fn keeper(&mut self) -> Option<&mut Keeper> {
+        None
     }
 
     fn status(&self) -> StoreStatus {

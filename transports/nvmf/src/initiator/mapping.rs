@@ -19,7 +19,7 @@ pub(super) fn command_of(request: &Request, nsid: u32, block_size: u32) -> Optio
         Op::Write => opcode::nvm::WRITE,
         Op::Flush => opcode::nvm::FLUSH,
         Op::Compare => opcode::nvm::COMPARE,
-        Op::CompareAndWrite => return None,
+        Op::CompareAndWrite | Op::Reserve => return None,
         // One range needs no list as Write Zeroes with DEAC.
         Op::WriteZeroes | Op::Deallocate => opcode::nvm::WRITE_ZEROES,
     };

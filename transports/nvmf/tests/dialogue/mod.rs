@@ -572,6 +572,13 @@ fn run(disk: &mut [u8], status: Status, request: Request) -> Completion {
         (Data::From(buf), Op::Compare) if buf.bytes()[..range.len()] != *range => {
             return Completion { tag, data, status: Status::Miscompare };
         }
+        (Data::From(buf), Op::CompareAndWrite) => {
+            let (old, new) = buf.bytes()[..2 * range.len()].split_at(range.len());
+            if range != old {
+                return Completion { tag, data, status: Status::Miscompare };
+            }
+            range.copy_from_slice(new);
+        }
         (Data::None, Op::WriteZeroes | Op::Deallocate) => range.fill(0),
         _ => (),
     }

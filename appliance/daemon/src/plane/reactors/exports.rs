@@ -18,6 +18,7 @@ pub(super) struct Exported {
     pub(super) handle: NamespaceHandle,
     block_size: u32,
     bytes: u64,
+    persists: bool,
 }
 
 impl Shared {
@@ -32,10 +33,11 @@ impl Shared {
         let (handle, ticket) = self.handle.attach(id, &volume).map_err(api_error)?;
         ticket.wait().map_err(api_error)?;
         let uuid = export.volume;
-        let (block_size, bytes) = (volume.block_size, volume.bytes);
+        let VolumeStatus { block_size, bytes, persists, .. } = volume;
         let published = {
             let mut book = self.book();
-            book.exports.insert(uuid, Exported { export, handle, block_size, bytes });
+            let exported = Exported { export, handle, block_size, bytes, persists };
+            book.exports.insert(uuid, exported);
             self.publish(&book).inspect_err(|_| {
                 book.exports.remove(&uuid);
             })
@@ -161,7 +163,7 @@ fn namespace(exported: &Exported, ports: &[Port]) -> Result<Namespace, ApiError>
         block_size: exported.block_size,
         blocks: exported.bytes / u64::from(exported.block_size),
         atomic_blocks: ATOMIC_BYTES / exported.block_size,
-        reach: reach(hosts, paths, ports),
+        reach: Reach { persists: exported.persists, ..reach(hosts, paths, ports) },
     })
 }
 
@@ -172,7 +174,7 @@ fn reach(hosts: Hosts, paths: &Access, ports: &[Port]) -> Reach {
         Some((port.id, ana_state(state)))
     };
     let of_ports = paths.listeners.iter().filter_map(of_port).collect();
-    Reach { hosts, state: ana_state(paths.state), ports: of_ports }
+    Reach { hosts, state: ana_state(paths.state), ports: of_ports, ..Reach::default() }
 }
 
 fn ana_state(state: AnaState) -> nvmf::AnaState {
