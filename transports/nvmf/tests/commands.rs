@@ -150,7 +150,10 @@ impl World {
         let opcodes: &[u8] = if admin {
             &[0x02, 0x06, 0x08, 0x08, 0x09, 0x0a, 0x0c, 0x0c, 0x18, 0x38, 0x38, 0x7f, 0x7f]
         } else {
-            &[0x00, 0x01, 0x02, 0x04, 0x05, 0x08, 0x08, 0x09, 0x0c, 0x0c, 0x19, 0x19, 0x19]
+            &[
+                0x00, 0x0d, 0x0e, 0x11, 0x15, 0x01, 0x02, 0x04, 0x05, 0x08, 0x08, 0x09, 0x0c, 0x0c,
+                0x19, 0x19, 0x19,
+            ]
         };
         let mut sqe = Sqe::new_zeroed();
         sqe.opcode = opcodes[self.rng.index(opcodes.len()).unwrap()];
@@ -165,17 +168,14 @@ impl World {
                 let values = [0x46_0000, 0x46_0001, 0x46_4001, 0x46_8000, 0x46_0000];
                 return set_cc(values[self.rng.index(values.len()).unwrap()]);
             }
-            0x08 if admin => {
-                sqe.cdw10 = U32::new(self.number(3) | self.number(12) << 16);
-            }
+            0x08 if admin => sqe.cdw10 = U32::new(self.number(3) | self.number(12) << 16),
             0x09 if admin => sqe.cdw10 = U32::new([7, 11, 15][self.rng.index(3).unwrap()]),
             0x38 => {
-                // The instance of the first controllers, or any other.
-                let cirn = [0xe220_a839_7b1d_cdaf_u64, 0x6e78_9e6a_a1b9_65f4];
-                let cirn = cirn[self.rng.index(2).unwrap()];
+                // The instance of one of the first controllers.
+                let cirn = [(0xe220_a839, 0x7b1d_cdaf), (0x6e78_9e6a, 0xa1b9_65f4)];
+                let (high, low) = cirn[self.rng.index(2).unwrap()];
                 sqe.cdw10 = U32::new(self.number(4) | 1 << 16);
-                sqe.cdw12 = U32::new(u32::try_from(cirn & 0xffff_ffff).unwrap());
-                sqe.cdw13 = U32::new(u32::try_from(cirn >> 32).unwrap());
+                (sqe.cdw12, sqe.cdw13) = (U32::new(low), U32::new(high));
             }
             0x02 if admin => {
                 let pages = [0, 1, 2, 3, 4, 5, 0xc, 0x12, 0x11e, 0x1e];
@@ -185,6 +185,7 @@ impl World {
                 sqe.cdw12 = U32::new(0);
                 sqe.dptr = Sgl::transport(64);
             }
+            0x0d | 0x0e | 0x11 | 0x15 => data = self.reservation(&mut sqe),
             0x06 => sqe.dptr = Sgl::transport(4096),
             0x02 => sqe.dptr = Sgl::transport(1 << 20),
             0x01 | 0x05 if self.rng.chance(1, 2) => sqe.dptr = Sgl::transport(1 << 20),
@@ -206,7 +207,22 @@ impl World {
             }
             _ => (),
         }
-        with_data(sqe, &data)
+        let mut bytes = with_data(sqe, &data);
+        if !admin && self.rng.chance(1, 4) {
+            bytes[9] |= u8::try_from(self.rng.below(4)).unwrap(); // FUSE
+        }
+        bytes
+    }
+
+    /// A reservation command: its action and type, and its keys.
+    fn reservation(&mut self, sqe: &mut Sqe) -> Vec<u8> {
+        if sqe.opcode == 0x0e {
+            (sqe.cdw10, sqe.cdw11) = (U32::new(1023), U32::new(1));
+            sqe.dptr = Sgl::transport(4096);
+            return Vec::new();
+        }
+        sqe.cdw10 = U32::new(self.number(4) | self.number(7) << 8);
+        vec![u8::try_from(self.rng.below(3)).unwrap(); 16]
     }
 
     /// A turn of every connection, in which some requests complete.
