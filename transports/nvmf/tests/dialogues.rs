@@ -44,6 +44,11 @@ fn fused_dialogues_hold() {
 }
 
 #[test]
+fn reservation_dialogues_hold() {
+    play_file("reservation.pdu", include_str!("../testdata/reservation.pdu"));
+}
+
+#[test]
 fn discovery_dialogues_hold() {
     play_file("discovery.pdu", include_str!("../testdata/discovery.pdu"));
 }

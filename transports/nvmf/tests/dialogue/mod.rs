@@ -1,6 +1,7 @@
 //! Plays dialogue scripts against a target, byte by byte on the host's side.
 
 mod offer;
+mod owner;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -172,6 +173,7 @@ struct Stage {
     cntlid: u16,
     /// By namespace handle, made when first used.
     disks: BTreeMap<u32, Vec<u8>>,
+    tables: owner::Tables,
     /// Segments that somebody else has.
     taken: Vec<BufMut>,
     hold: bool,
@@ -194,6 +196,7 @@ impl Stage {
             name: String::new(),
             cntlid: 0,
             disks: BTreeMap::new(),
+            tables: BTreeMap::new(),
             taken: Vec::new(),
             hold: false,
             held: Vec::new(),
@@ -469,7 +472,12 @@ impl Stage {
             if self.hold {
                 self.held.push((name.to_string(), handle.0, request));
             } else {
-                let done = run(disk_of(&mut self.disks, handle.0), self.status, request);
+                let done = match request.op {
+                    Op::Reserve => {
+                        owner::reserve(&mut self.tables, &self.target, handle.0, request)
+                    }
+                    _ => run(disk_of(&mut self.disks, handle.0), self.status, request),
+                };
                 link.connection.on_completion(cx, done);
             }
         }
