@@ -335,9 +335,10 @@ impl Core {
                 false
             }
             Unmap::Damaged(_) => {
-                // Its space stays in use; `store::check` names the page.
+                // Its space stays in use; `store::check` names the page. Who waited for the end of
+                // the reclaiming, as a creation does, goes on in the next turn.
                 self.checkpoint.reclaim = false;
-                false
+                true
             }
         }
     }

@@ -259,7 +259,11 @@ impl Bare {
         let (end, most) = (self.now.saturating_add(LIVENESS), self.report.steps + LIVENESS_STEPS);
         while !done(self) {
             if self.now >= end || self.report.steps > most {
-                return Err(format!("waited in vain for {what}: {:?}", self.engine));
+                let asked = &self.operator.asked;
+                return Err(format!(
+                    "waited in vain for {what}, asked {asked:?}: {:?}",
+                    self.engine
+                ));
             }
             self.step()?;
         }
