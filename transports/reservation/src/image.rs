@@ -107,7 +107,7 @@ mod tests {
         let mut table = Table::new();
         for host in 0..=REGISTRANTS_MAX {
             let mut id = [0; 16];
-            id[..8].copy_from_slice(&host.to_le_bytes());
+            id[..8].copy_from_slice(&(host as u64).to_le_bytes());
             let action = Action::Register { new: 5 };
             let command = Command { host: Host(id), action, persist: None };
             let done = table.apply(&command, &mut Notices::new());
