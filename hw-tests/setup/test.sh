@@ -16,6 +16,8 @@ passed=0 failed=0 skipped=0
 # Unwinding everywhere: tests need it, and one choice means that nothing is built twice. What users
 # run aborts (profile.release).
 export CARGO_PROFILE_DEV_PANIC=unwind CARGO_TERM_COLOR=never
+# The same cases in each run: what a change breaks shows with it, not with a later one by chance.
+export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 if [ -n "${CI:-}" ]; then export CARGO_INCREMENTAL=0; fi
 
 # wanted NAME: whether STEPS asks for it.

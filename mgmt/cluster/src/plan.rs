@@ -241,6 +241,7 @@ fn plan_exports_to_remove(desired: &Desired, observed: &Observed, steps: &mut Ve
             record.nqn == export.nqn
                 && record.nsid == export.nsid
                 && known.is_some_and(|known| known.record.uuid == volume)
+                && twin_of(record, volume, desired).is_none()
         });
         if !wanted {
             steps.push(Step::RemoveExport { volume, nqn: export.nqn.clone() });
@@ -258,6 +259,11 @@ fn plan_export(
         complain(steps, &record.nqn, format!("volume {:?} is unknown", record.volume.as_str()));
         return;
     };
+    if let Some(twin) = twin_of(record, volume.uuid, desired) {
+        let reason = format!("volume {:?} has the same UUID, and is exported", twin.as_str());
+        complain(steps, &record.nqn, reason);
+        return;
+    }
     match observed.exports.get(&volume.uuid) {
         Some(export) if export.nqn == record.nqn && export.nsid == record.nsid => {
             if export.access != record.access || export.paths != record.paths {
@@ -273,6 +279,15 @@ fn plan_export(
             }
         }
     }
+}
+
+/// An exported volume that comes before the one of this record and has its UUID. No two volumes
+/// have one, unless somebody changed the records by hand.
+fn twin_of<'a>(record: &ExportRecord, uuid: Uuid, desired: &'a Desired) -> Option<&'a VolumeName> {
+    let mut before = desired.exports.keys().take_while(|&volume| *volume != record.volume);
+    let has_it =
+        |volume: &VolumeName| desired.volumes.get(volume).is_some_and(|v| v.record.uuid == uuid);
+    before.find(|volume| has_it(volume))
 }
 
 fn complain(steps: &mut Vec<Step>, subject: impl ToString, reason: String) {

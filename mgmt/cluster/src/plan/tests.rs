@@ -197,6 +197,21 @@ fn exports_follow_their_records() {
 }
 
 #[test]
+fn of_two_volumes_with_one_uuid_one_is_exported() {
+    let volumes = ["a", "b"].map(|name| volume(name, 2, "s", Phase::Ready));
+    let wish = desired(vec![store("s", 1)], volumes.clone().into(), vec![export("a"), export("b")]);
+    let mut seen = open("s", 1, &[(2, "a", 1 << 20)]);
+    let (uuid, nqn) = (Uuid::from_u128(2), export("b").nqn);
+    seen.exports = [(uuid, observe(&export("b")))].into();
+    let [first, _] = volumes;
+    let steps = plan(&wish, &seen);
+    assert!(steps.contains(&Step::RemoveExport { volume: uuid, nqn }));
+    assert!(steps.contains(&Step::AddExport { record: export("a"), volume: first }));
+    seen.exports = [(uuid, observe(&export("a")))].into();
+    assert!(matches!(plan(&wish, &seen)[..], [Step::Complain { .. }]), "{:?}", plan(&wish, &seen));
+}
+
+#[test]
 fn referrals_follow_their_record() {
     let mut wish = desired(vec![], vec![], vec![]);
     let mut seen = Observed::default();
