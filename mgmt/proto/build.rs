@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "holdfast/v1/discovery.proto",
     "holdfast/v1/export.proto",
+    "holdfast/v1/host.proto",
     "holdfast/v1/node.proto",
     "holdfast/v1/snapshot.proto",
     "holdfast/v1/store.proto",

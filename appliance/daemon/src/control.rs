@@ -7,6 +7,7 @@
 mod care;
 mod discovery;
 mod exports;
+mod hosts;
 mod reconcile;
 mod snapshots;
 mod stores;
@@ -20,11 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
     ApiError, Changed, DiffStep, EventKind, EventStream, Export, ExportAdd, ExportRemove, Health,
-    HostsAdd, HostsRemove, LogAdvice, Node, NodeInfo, Referral, Reply, RequestId, Scrub,
-    ScrubChange, Session, SetAnaState, Severity, Snapshot, SnapshotCreate, SnapshotDelete,
-    SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit,
-    StoreName, Subscription, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
-    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
+    Host, HostRemove, HostSet, HostsAdd, HostsRemove, LogAdvice, Node, NodeInfo, Referral, Reply,
+    RequestId, Scrub, ScrubChange, Session, SetAnaState, Severity, Snapshot, SnapshotCreate,
+    SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise,
+    StoreCheck, StoreInit, StoreName, Subscription, Volume, VolumeClone, VolumeCreate,
+    VolumeDelete, VolumeDiff, VolumeName, VolumeQos, VolumeResize, VolumeRestore,
 };
 use cluster::{Desired, Expected, RecordError, StateError, StateStore};
 use tokio::sync::MutexGuard as AsyncMutexGuard;
@@ -370,6 +371,20 @@ impl Node for Control {
 
     fn referral_list(&self) -> Reply<'_, Vec<Referral>> {
         Box::pin(async { Ok(self.desired().await?.referrals().to_vec()) })
+    }
+
+    fn host_set(&self, id: &RequestId, request: HostSet) -> Reply<'_, Changed<Host>> {
+        let id = id.to_string();
+        Box::pin(async move { self.set_host(request, &id).await })
+    }
+
+    fn host_remove(&self, id: &RequestId, request: HostRemove) -> Reply<'_, Option<Host>> {
+        let id = id.to_string();
+        Box::pin(async move { self.remove_host(request, &id).await })
+    }
+
+    fn host_list(&self) -> Reply<'_, Vec<Host>> {
+        Box::pin(async { self.list_hosts().await })
     }
 
     fn session_list(&self) -> Reply<'_, Vec<Session>> {

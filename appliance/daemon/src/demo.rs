@@ -76,8 +76,13 @@ pub(crate) async fn prepare(
     if node.volume_show(volume.name().clone()).await.is_err() {
         node.volume_create(&id, volume).await?;
     }
-    let export =
-        ExportAdd { volume: "demo".parse()?, nqn: None, nsid: None, access: HostAccess::Any };
+    let export = ExportAdd {
+        volume: "demo".parse()?,
+        nqn: None,
+        nsid: None,
+        access: HostAccess::Any,
+        require_authentication: false,
+    };
     let export = node.export_add(&id, export).await?.value;
     if !export.online {
         bail!("the volume cannot be exported: {}", export.reason);

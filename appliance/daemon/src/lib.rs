@@ -43,7 +43,7 @@ pub use limits::{
 };
 pub use plane::{
     DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotice, PlaneNotices, PlaneRefusal,
-    PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume,
+    PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume, RefusalCause,
 };
 pub use program::main;
 pub use service::Daemon;

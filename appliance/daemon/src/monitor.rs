@@ -86,7 +86,10 @@ impl Monitor {
         let refused = control.plane().refusals().await?;
         for told in self.refusals.look(refused) {
             let subject = control.exported_as(&told.subsystem).await?;
-            let kind = EventKind::SessionRefused;
+            let kind = match told.not_proven {
+                true => EventKind::AuthenticationFailed,
+                false => EventKind::SessionRefused,
+            };
             control.events().note(kind, Severity::Warning, subject, told.message, "");
         }
         Ok(())

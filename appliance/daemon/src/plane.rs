@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use api::{
-    Access, BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, LogSize, Nqn, Qos, Referral,
-    Reply, Session, ShardStats, StoreCheck, StoreNumbers, TransportStats, VolumeIo,
+    Access, BlockSize, ByteLen, DevicePath, DiffStep, HostAccess, HostSet, LogSize, Nqn, Qos,
+    Referral, Reply, Session, ShardStats, StoreCheck, StoreNumbers, TransportStats, VolumeIo,
 };
 use uuid::Uuid;
 
@@ -125,6 +125,12 @@ pub trait DataPlane: Send + Sync + 'static {
 
     /// Gives discovery its unique name. Called once, before [`DataPlane::listen`].
     fn set_discovery_nqn(&self, nqn: Nqn) -> Reply<'_, ()>;
+
+    /// Hosts with keys, by name.
+    fn hosts(&self) -> Reply<'_, Vec<HostSet>>;
+
+    /// Replaces the keys of all hosts. Sessions that lack a proof that they need now end.
+    fn hosts_replace(&self, hosts: Vec<HostSet>) -> Reply<'_, ()>;
 
     /// Connected hosts. `volume` is left out: the daemon knows it by the subsystem.
     fn sessions(&self) -> Reply<'_, Vec<Session>>;
@@ -274,6 +280,8 @@ pub struct PlaneExport {
     pub access: HostAccess,
     /// How good a path this node is.
     pub paths: Access,
+    /// Whether hosts without keys are refused.
+    pub require_authentication: bool,
 }
 
 /// A host that was refused.
@@ -285,8 +293,21 @@ pub struct PlaneRefusal {
     pub subsystem: String,
     /// Where it came from.
     pub peer: String,
+    /// Why.
+    pub cause: RefusalCause,
+}
+
+/// Why a host was refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RefusalCause {
     /// The subsystem is there, and the host is not on its list.
-    pub not_allowed: bool,
+    NotListed,
+    /// The subsystem takes hosts with keys only, and the host has none.
+    NoKey,
+    /// The host did not prove who it is: how.
+    NotProven(&'static str),
+    /// It asked for something that is not there, or in a way that makes no sense.
+    Other,
 }
 
 /// Numbers of the data plane.

@@ -13,9 +13,10 @@ use bdev::{Completion, Fifo, Instant, Pool, Request};
 use net::{Batch, ConnId, Event, Landing, Net, Socket};
 use nvmf::{Addresses, CloseReason, Connection, Cx, NamespaceHandle, Target};
 
+use crate::computing::Computing;
 use crate::limits::{REQUESTS_PER_POLL, SPARE_SHARE};
 use crate::namespaces::Namespaces;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
 use crate::stats::ShardCounters;
 
 pub(crate) struct Connections {
@@ -30,6 +31,7 @@ pub(crate) struct Connections {
     pool: Rc<Pool>,
     counters: Arc<ShardCounters>,
     refusals: Producer<Refusal>,
+    computing: Computing,
     open: usize,
 }
 
@@ -56,6 +58,7 @@ impl Connections {
         pool: Rc<Pool>,
         counters: Arc<ShardCounters>,
         refusals: Producer<Refusal>,
+        computing: Computing,
     ) -> Connections {
         let count = u32::try_from(count).expect("limited");
         let slot = |index| Slot {
@@ -79,6 +82,7 @@ impl Connections {
             pool,
             counters,
             refusals,
+            computing,
             open: 0,
         }
     }
@@ -172,6 +176,26 @@ impl Connections {
         self.stir(index);
     }
 
+    /// Takes back what was computed. True when there was anything.
+    pub(crate) fn take_computed(&mut self, now: Instant) -> bool {
+        let mut found = false;
+        while let Some(computation) = self.computing.take() {
+            found = true;
+            let index = computation.connection();
+            let machine = &mut self.slab[index as usize].machine;
+            machine.on_computed(Cx { pool: &self.pool, now }, computation);
+            self.stir(index);
+        }
+        if found && std::mem::take(&mut self.computing.waiting) {
+            for index in 0..self.slab.len() {
+                if self.slab[index].machine.wants_computation() {
+                    self.stir(u32::try_from(index).expect("limited"));
+                }
+            }
+        }
+        found
+    }
+
     /// Collects the requests of lively connections. True when there were any.
     pub(crate) fn collect(&mut self, namespaces: &mut Namespaces, now: Instant) -> bool {
         let mut found = false;
@@ -234,6 +258,7 @@ impl Connections {
                 net.close(conn);
             }
         }
+        slot.hand_out(&mut self.computing);
         slot.note_events(&self.counters, &mut self.refusals);
         if slot.in_use && slot.socket.is_none() && slot.machine.is_closed() {
             slot.in_use = false;
@@ -361,15 +386,35 @@ impl Slot {
         true
     }
 
+    /// Hands out what is to be computed, if there is room.
+    fn hand_out(&mut self, computing: &mut Computing) {
+        if !self.machine.wants_computation() {
+            return;
+        }
+        let peer = self.peer.expect("a connection in use has a peer").ip();
+        if computing.has_room(peer)
+            && let Some(computation) = self.machine.take_computation()
+        {
+            computing.send(computation, peer);
+        }
+    }
+
     fn note_events(&mut self, counters: &ShardCounters, refusals: &mut Producer<Refusal>) {
         while let Some(event) = self.machine.poll_event() {
             match event {
                 nvmf::Event::Connected { .. } => counters.queues_connected.add(1),
-                nvmf::Event::Refused { hostnqn: host, subsystem, not_allowed, .. } => {
+                nvmf::Event::Refused { hostnqn: host, subsystem, cause, .. } => {
                     counters.refused.add(1);
                     let peer = self.peer.expect("a connection in use has a peer");
+                    let cause = Cause::Connect(cause);
                     // When nobody takes them, the counter has to do.
-                    let _ = refusals.push(Refusal { host, subsystem, peer, not_allowed });
+                    let _ = refusals.push(Refusal { host, subsystem, peer, cause });
+                }
+                nvmf::Event::NotAuthenticated { hostnqn, subsystem, fault } => {
+                    counters.not_authenticated.add(1);
+                    let peer = self.peer.expect("a connection in use has a peer");
+                    let (host, cause) = (Some(hostnqn), Cause::Authentication(fault));
+                    let _ = refusals.push(Refusal { host, subsystem, peer, cause });
                 }
                 nvmf::Event::Closing { reason: CloseReason::Protocol(_) } => {
                     counters.protocol_errors.add(1);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use bdev::ring::{Consumer, Producer};
-use nvmf::{NamespaceHandle, Session, Target};
+use nvmf::{Computation, NamespaceHandle, Session, Target};
 
 use crate::command::{
     Answer, Changes, CloneSpec, Command, Counted, Envelope, NodeError, Notices, Qos, Reservation,
@@ -45,6 +45,8 @@ pub(crate) struct ShardPort {
     pub(crate) wake: Wake,
     pub(crate) counters: Arc<ShardCounters>,
     pub(crate) refusals: Mutex<Consumer<Refusal>>,
+    pub(crate) wanted: Mutex<Consumer<Box<Computation>>>,
+    pub(crate) done: Mutex<Producer<Box<Computation>>>,
 }
 
 /// What is where.
@@ -442,6 +444,25 @@ impl NodeHandle {
             taken.extend((0..crate::REFUSALS_KEPT).map_while(|_| refusals.pop()));
         }
         taken
+    }
+
+    /// The next computation that a shard wants; shards in turn are fair to the hosts of each. Give
+    /// it back with [`NodeHandle::computed`].
+    pub fn take_computation(&self, shard: usize) -> Option<Box<Computation>> {
+        let wanted = &self.inner.shards[shard].wanted;
+        wanted.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Gives a computation back to its shard.
+    pub fn computed(&self, shard: usize, computation: Box<Computation>) {
+        let port = &self.inner.shards[shard];
+        let mut done = port.done.lock().unwrap_or_else(PoisonError::into_inner);
+        // A shard that has ended wants nothing back; a living one has a place for each.
+        if !done.is_abandoned() {
+            done.push(computation).expect("as many places as there can be computations");
+        }
+        drop(done);
+        (port.wake)();
     }
 
     /// The I/O of one namespace, by shard: add them up.

@@ -23,6 +23,10 @@
 //! comes back with the answer, which a [`Ticket`] waits for. Exports are snapshots in the
 //! [`nvmf::Target`].
 //!
+//! **Authentication.** What a connection wants to have computed takes milliseconds, so it goes
+//! through a bounded ring to whoever calls [`NodeHandle::take_computation`] (a thread that is no
+//! reactor) and comes back through another.
+//!
 //! **Memory.** Everything that I/O and connections need is allocated by [`ShardSeed::start`];
 //! afterwards only control commands allocate. A test counts.
 //!
@@ -66,6 +70,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod computing;
 mod connections;
 mod flights;
 mod guards;
@@ -88,11 +93,12 @@ pub use command::{
 };
 pub use handle::NodeHandle;
 pub use limits::{
-    ADOPTIONS_MAX, COMMANDS_PENDING_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DEVICE_QUEUE_DEPTH,
-    LINK_DEPTH, MAILBOX_DEPTH, NAMESPACES_MAX, NOTICES_KEPT, QUEUE_DEPTH, RAM_VOLUMES_MAX,
-    REFUSALS_KEPT, SHARDS_MAX, STORES_MAX,
+    ADOPTIONS_MAX, COMMANDS_PENDING_MAX, COMPUTATIONS_MAX, COMPUTATIONS_PER_PEER_MAX,
+    CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DEVICE_QUEUE_DEPTH, LINK_DEPTH, MAILBOX_DEPTH,
+    NAMESPACES_MAX, NOTICES_KEPT, QUEUE_DEPTH, RAM_VOLUMES_MAX, REFUSALS_KEPT, SHARDS_MAX,
+    STORES_MAX,
 };
-pub use refusal::Refusal;
+pub use refusal::{Cause, Refusal};
 pub use reservation::{Host, Registrant, Type};
 pub use seed::{NodeConfig, ShardSeed, node};
 pub use shard::Shard;

@@ -47,6 +47,14 @@ pub const ADOPTIONS_MAX: usize = 64;
 /// further ones are only counted.
 pub const REFUSALS_KEPT: usize = 64;
 
+/// Computations for authentications that one shard has outstanding; other connections wait for
+/// theirs, until [`nvmf::AUTH_TIMEOUT_MS`] has passed.
+pub const COMPUTATIONS_MAX: usize = 32;
+
+/// Of those, the ones for hosts at the same address (IPv6: in the same /64). One that opens many
+/// connections and wants the largest group keeps others waiting no longer than for these.
+pub const COMPUTATIONS_PER_PEER_MAX: usize = 4;
+
 /// Damaged blocks and pages that a store remembers until [`crate::NodeHandle::take_notices`] takes
 /// them; further ones are only counted.
 pub const NOTICES_KEPT: usize = 64;
@@ -92,6 +100,7 @@ pub(crate) const COMMANDS_PER_CONNECTION: usize = 256;
 const _: () = assert!(
     volume::ADMISSION_DEADLINE_NS + 2 * volume::DEVICE_DEADLINE_NS <= nvmf::QUIESCE_MS * 1_000_000
 );
+const _: () = assert!(COMPUTATIONS_PER_PEER_MAX < COMPUTATIONS_MAX);
 const _: () = assert!(nvmf::COMMANDS_MAX <= COMMANDS_PER_CONNECTION);
 const _: () = assert!(CONNECTIONS_MAX <= nvmf::CONNECTIONS_MAX as usize);
 const _: () = assert!(CONNECTIONS_MAX <= net::CONNECTIONS_MAX);

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use nvmf::Nqn;
+use nvmf::{AuthFault, Nqn, Refused};
 
-/// A Connect that was refused.
+/// A host that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The host as it called itself, if that was a name at all.
@@ -13,6 +13,15 @@ pub struct Refusal {
     pub subsystem: Option<Nqn>,
     /// Where it came from.
     pub peer: SocketAddr,
-    /// The subsystem is there, and the host is not on its list.
-    pub not_allowed: bool,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a host was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its Connect was.
+    Connect(Refused),
+    /// It did not prove who it is.
+    Authentication(AuthFault),
 }

@@ -10,12 +10,13 @@ use net::Net;
 use nvmf::Target;
 
 use crate::command::Envelope;
+use crate::computing::Computing;
 use crate::connections::Connections;
 use crate::flights::Flights;
 use crate::handle::{Book, Inner, NodeHandle, ShardPort};
 use crate::limits::{
-    ADOPTIONS_MAX, COMMANDS_PENDING_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, MAILBOX_DEPTH,
-    REFUSALS_KEPT, SHARDS_MAX,
+    ADOPTIONS_MAX, COMMANDS_PENDING_MAX, COMPUTATIONS_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX,
+    MAILBOX_DEPTH, REFUSALS_KEPT, SHARDS_MAX,
 };
 use crate::link::{LinkClientSeed, LinkServer, Wake, link};
 use crate::namespaces::Namespaces;
@@ -33,6 +34,8 @@ pub struct NodeConfig {
     /// For each shard, what wakes it when it may be sleeping: usually
     /// [`reactor::Doorbell::ring`]. Called often.
     pub wakes: Vec<Arc<dyn Fn() + Send + Sync>>,
+    /// Wakes who does the computations: see [`NodeHandle::take_computation`].
+    pub computer: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl NodeConfig {
@@ -40,7 +43,7 @@ impl NodeConfig {
     pub fn new(target: Arc<Target>, shards: usize) -> NodeConfig {
         let awake = || -> Wake { Arc::new(|| ()) };
         let wakes = (0..shards).map(|_| awake()).collect();
-        NodeConfig { target, connections_max: CONNECTIONS_DEFAULT, wakes }
+        NodeConfig { target, connections_max: CONNECTIONS_DEFAULT, wakes, computer: awake() }
     }
 }
 
@@ -58,11 +61,15 @@ pub fn node(config: NodeConfig) -> (NodeHandle, Vec<ShardSeed>) {
         let (mailbox_tx, mailbox) = spsc(MAILBOX_DEPTH);
         let counters = Arc::new(ShardCounters::default());
         let (refusals_tx, refusals) = spsc(REFUSALS_KEPT);
+        let (wanted_tx, wanted) = spsc(COMPUTATIONS_MAX);
+        let (done_tx, done) = spsc(COMPUTATIONS_MAX);
         ports.push(ShardPort {
             mailbox: Mutex::new(mailbox_tx),
             wake: Arc::clone(wake),
             counters: Arc::clone(&counters),
             refusals: Mutex::new(refusals),
+            wanted: Mutex::new(wanted),
+            done: Mutex::new(done_tx),
         });
         let none = || (0..count).map(|_| None);
         seeds.push(ShardSeed {
@@ -72,6 +79,7 @@ pub fn node(config: NodeConfig) -> (NodeHandle, Vec<ShardSeed>) {
             mailbox,
             counters,
             refusals: refusals_tx,
+            computing: Computing::new(wanted_tx, done, Arc::clone(&config.computer)),
             link_clients: none().collect(),
             link_servers: (0..count).map(|_| None).collect(),
             placements: (0..count).map(|_| None).collect(),
@@ -103,6 +111,7 @@ pub struct ShardSeed {
     mailbox: Consumer<Box<Envelope>>,
     counters: Arc<ShardCounters>,
     refusals: Producer<Refusal>,
+    computing: Computing,
     link_clients: Vec<Option<LinkClientSeed>>,
     link_servers: Vec<Option<LinkServer>>,
     placements: Vec<Option<(Producer<Adoption>, Wake)>>,
@@ -128,6 +137,7 @@ impl ShardSeed {
             Rc::clone(&pool),
             Arc::clone(&self.counters),
             self.refusals,
+            self.computing,
         );
         Shard {
             index: self.index,

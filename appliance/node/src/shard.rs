@@ -76,6 +76,7 @@ impl Machine for Shard {
         worked |= self.take_adoptions(now);
         worked |= self.take_remote(now);
         worked |= self.receive(now);
+        worked |= self.connections.take_computed(now);
         worked |= self.connections.collect(&mut self.namespaces, now);
         self.namespaces.submit();
         worked |= self.stores.drive(now);

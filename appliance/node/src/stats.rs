@@ -47,6 +47,8 @@ pub struct ShardCounters {
     pub queues_connected: Counter,
     /// Connects refused: an unknown subsystem, a host that is not allowed.
     pub refused: Counter,
+    /// Hosts that did not prove who they are.
+    pub not_authenticated: Counter,
     /// Connections ended because the peer broke the protocol.
     pub protocol_errors: Counter,
     /// Bytes received.

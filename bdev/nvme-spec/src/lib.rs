@@ -32,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+mod authentication;
 mod command;
 mod discovery;
 mod fabrics;
@@ -46,6 +47,11 @@ pub mod reservation;
 mod sgl;
 mod status;
 
+pub use authentication::{
+    AUTH_DH_MAX, AUTH_HASH_MAX, AUTH_IDS_MAX, AUTHID_DH_HMAC_CHAP, AuthChallenge, AuthFailure,
+    AuthHeader, AuthNegotiate, AuthProtocol, AuthReply, AuthSuccess1, AuthSuccess2,
+    AuthenticationSqe, SECP_NVME, SPSP_AUTHENTICATION, auth_failure, auth_id, auth_type, authreq,
+};
 pub use command::{CopyRange, Cqe, DsmRange, PSDT_SGL, Sqe, fuse, io_control};
 pub use discovery::{
     DISCOVERY_NQN, DiscoveryHeader, DiscoveryRecord, adrfam, discovery_eflags, discovery_subtype,

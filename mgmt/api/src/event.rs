@@ -151,6 +151,12 @@ event_kinds! {
     SessionClosed = "session_closed",
     /// A host that is not on the allow list, or asked for what is not there, tried to connect.
     SessionRefused = "session_refused",
+    /// A host did not prove who it is.
+    AuthenticationFailed = "authentication_failed",
+    /// The keys of a host were set.
+    HostSet = "host_set",
+    /// The keys of a host were forgotten.
+    HostRemoved = "host_removed",
     /// Data read from a device did not match its checksum; it was not given to the host.
     IntegrityError = "integrity_error",
 }

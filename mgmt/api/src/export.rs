@@ -61,6 +61,8 @@ pub struct ExportAdd {
     pub nsid: Option<u32>,
     /// Who may connect.
     pub access: HostAccess,
+    /// Whether hosts without keys are refused, also those that are listed.
+    pub require_authentication: bool,
 }
 
 /// Checks an NSID that somebody chose.
@@ -116,6 +118,8 @@ pub struct Export {
     pub access: HostAccess,
     /// How good a path this node is to it.
     pub paths: Access,
+    /// Whether hosts without keys are refused.
+    pub require_authentication: bool,
     /// Addresses at which the subsystem listens, as `ip:port`.
     pub listeners: Vec<String>,
     /// Whether hosts can connect now.

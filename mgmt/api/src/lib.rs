@@ -5,7 +5,7 @@
 //! command line (`cli`) parse into these types once, at the edge; nothing behind them checks again.
 //!
 //! The crate is deliberately not a client, not a server and not a schema. It has no I/O, no clock,
-//! and no dependency but `thiserror` and `uuid`.
+//! and no dependency but `thiserror`, `uuid` and `zeroize`.
 //!
 //! [`Node`] is the seam of the management plane: `server` translates gRPC into calls on it, the
 //! daemon implements it over desired state and the data plane.
@@ -27,10 +27,12 @@ mod advise;
 mod ana;
 mod block;
 mod check;
+mod dhchap;
 mod discovery;
 mod error;
 mod event;
 mod export;
+mod host;
 mod limits;
 mod name;
 mod node;
@@ -49,15 +51,17 @@ pub use advise::{LogAdvice, LogDemand, StoreAdvise, advise_log, judge_log};
 pub use ana::{Access, AnaState, SetAnaState};
 pub use block::BlockSize;
 pub use check::{CheckFinding, CheckReport, StoreCheck};
+pub use dhchap::{DhchapGroup, DhchapHash, DhchapKey};
 pub use discovery::{Referral, add_referral};
 pub use error::{ApiError, ErrorKind};
 pub use event::{Event, EventKind, Severity};
 pub use export::{Export, ExportAdd, ExportRemove, HostAccess, HostsAdd, HostsRemove, check_nsid};
+pub use host::{Host, HostRemove, HostSet};
 pub use limits::{
-    DIFF_RANGES_MAX, EVENTS_KEPT, HOSTS_PER_EXPORT_MAX, LOG_BYTES_MAX, LOG_BYTES_MIN,
-    LOG_BYTES_UNIT, NAME_LEN_MAX, NAMESPACES_PER_SUBSYSTEM_MAX, NQN_LEN_MAX, PATH_LEN_MAX,
-    REFERRALS_MAX, REQUEST_ID_LEN_MAX, SCRUB_RATE_DEFAULT, SCRUB_RATE_MIN, SNAPSHOT_GROUP_MAX,
-    VOLUME_BYTES_MAX,
+    DIFF_RANGES_MAX, EVENTS_KEPT, HOST_KEYS_MAX, HOSTS_PER_EXPORT_MAX, LOG_BYTES_MAX,
+    LOG_BYTES_MIN, LOG_BYTES_UNIT, NAME_LEN_MAX, NAMESPACES_PER_SUBSYSTEM_MAX, NQN_LEN_MAX,
+    PATH_LEN_MAX, REFERRALS_MAX, REQUEST_ID_LEN_MAX, SCRUB_RATE_DEFAULT, SCRUB_RATE_MIN,
+    SNAPSHOT_GROUP_MAX, VOLUME_BYTES_MAX,
 };
 pub use name::{SnapshotName, StoreName, VolumeName};
 pub use node::{Changed, EventSource, EventStream, Health, Node, NodeInfo, Reply, Subscription};

@@ -6,6 +6,9 @@ pub const NAME_LEN_MAX: usize = 64;
 /// Bytes in a NVMe Qualified Name (NVMe base specification 2.1, section 4.7). Longer is invalid.
 pub const NQN_LEN_MAX: usize = 223;
 
+/// Hosts with keys. One more is refused as resource exhausted.
+pub const HOST_KEYS_MAX: usize = 4096;
+
 /// Hosts on the allow list of one export. One more is refused as resource exhausted.
 pub const HOSTS_PER_EXPORT_MAX: usize = 64;
 

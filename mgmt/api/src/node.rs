@@ -7,11 +7,12 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use crate::{
-    ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, HostsAdd, HostsRemove, LogAdvice,
-    Referral, RequestId, Scrub, ScrubChange, Session, SetAnaState, Snapshot, SnapshotCreate,
-    SnapshotDelete, SnapshotList, SnapshotPath, StatsSnapshot, Store, StoreAdd, StoreAdvise,
-    StoreCheck, StoreInit, StoreName, Volume, VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff,
-    VolumeName, VolumeQos, VolumeResize, VolumeRestore,
+    ApiError, DiffStep, Event, Export, ExportAdd, ExportRemove, Host, HostRemove, HostSet,
+    HostsAdd, HostsRemove, LogAdvice, Referral, RequestId, Scrub, ScrubChange, Session,
+    SetAnaState, Snapshot, SnapshotCreate, SnapshotDelete, SnapshotList, SnapshotPath,
+    StatsSnapshot, Store, StoreAdd, StoreAdvise, StoreCheck, StoreInit, StoreName, Volume,
+    VolumeClone, VolumeCreate, VolumeDelete, VolumeDiff, VolumeName, VolumeQos, VolumeResize,
+    VolumeRestore,
 };
 
 /// The answer to a request, some time later.
@@ -143,6 +144,15 @@ pub trait Node: Send + Sync {
 
     /// All referrals, by address.
     fn referral_list(&self) -> Reply<'_, Vec<Referral>>;
+
+    /// Sets the keys of a host, all of them: what is not given it does not have any more.
+    fn host_set(&self, id: &RequestId, request: HostSet) -> Reply<'_, Changed<Host>>;
+
+    /// Forgets the keys of a host. `Ok(None)`: it had none.
+    fn host_remove(&self, id: &RequestId, request: HostRemove) -> Reply<'_, Option<Host>>;
+
+    /// Hosts with keys, by name.
+    fn host_list(&self) -> Reply<'_, Vec<Host>>;
 
     /// Hosts that are connected now.
     fn session_list(&self) -> Reply<'_, Vec<Session>>;

@@ -261,6 +261,8 @@ pub struct TransportStats {
     pub accepted: u64,
     /// Connects refused because the host is not on the allow list.
     pub refused: u64,
+    /// Hosts that did not prove who they are.
+    pub not_authenticated: u64,
     /// Connections ended because of a protocol error or a digest mismatch.
     pub protocol_errors: u64,
     /// Bytes received.

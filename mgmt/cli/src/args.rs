@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use api::{
-    AnaState, ApiError, BlockSize, ByteLen, DevicePath, DiffTarget, LogSize, Nqn, RequestId,
-    ScrubRate, SnapshotPath, StoreName, VolumeName,
+    AnaState, ApiError, BlockSize, ByteLen, DevicePath, DhchapGroup, DhchapHash, DiffTarget,
+    LogSize, Nqn, RequestId, ScrubRate, SnapshotPath, StoreName, VolumeName,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Discovery: what hosts are told besides the exports
     #[command(subcommand)]
     Discovery(DiscoveryCommand),
+    /// Hosts that prove who they are, and their keys
+    #[command(subcommand)]
+    Host(HostCommand),
     /// Sessions: hosts that are connected
     #[command(subcommand)]
     Session(SessionCommand),
@@ -385,6 +388,60 @@ pub(crate) enum SnapshotCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Sets the keys of a host; from then on it must prove that it has them wherever it connects
+    ///
+    /// All keys are set at once: what is not given the host does not have any more. Sessions that
+    /// were opened without a key end; those that were authenticated stay.
+    Set(HostSetArgs),
+    /// Forgets the keys of a host: it is not asked any more who it is
+    Remove {
+        /// The host
+        #[arg(value_parser = parsed::<Nqn>)]
+        nqn: Nqn,
+        /// Succeed when the host has no keys
+        #[arg(long)]
+        if_exists: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Lists the hosts with keys, without the keys
+    List,
+    /// Makes a key and prints it; no node is asked
+    GenDhchapKey {
+        /// The hash with which the key is bound to a name before it is used: 0 (none), 1
+        /// (SHA-256), 2 (SHA-384) or 3 (SHA-512)
+        #[arg(long, short = 'm', value_name = "NUMBER", default_value_t = 0,
+              value_parser = clap::value_parser!(u8).range(0..=3))]
+        hmac: u8,
+        /// Its bytes: 32, 48 or 64; without it as many as the hash has
+        #[arg(long, short = 'l', value_name = "BYTES")]
+        key_length: Option<usize>,
+    },
+}
+
+/// The keys of a host.
+#[derive(Args, Debug)]
+pub(crate) struct HostSetArgs {
+    /// The host
+    #[arg(value_parser = parsed::<Nqn>)]
+    pub(crate) nqn: Nqn,
+    /// With what the host proves who it is: a key, or @FILE with a key in it
+    #[arg(long, value_name = "KEY", value_parser = KeyText::parse)]
+    pub(crate) dhchap_key: KeyText,
+    /// With what the node proves to the host that it is the node: a key, or @FILE with a key in it
+    #[arg(long, value_name = "KEY", value_parser = KeyText::parse)]
+    pub(crate) dhchap_ctrl_key: Option<KeyText>,
+    /// Use this hash only: sha256, sha384 or sha512
+    #[arg(long, value_name = "HASH", value_parser = parsed::<DhchapHash>)]
+    pub(crate) dhchap_hash: Option<DhchapHash>,
+    /// Use this group only: null, ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144 or ffdhe8192
+    #[arg(long, value_name = "GROUP", value_parser = parsed::<DhchapGroup>)]
+    pub(crate) dhchap_dhgroup: Option<DhchapGroup>,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ExportCommand {
     /// Exports a volume over NVMe/TCP
     ///
@@ -411,6 +468,9 @@ pub(crate) enum ExportCommand {
         /// Any host that reaches the node may connect
         #[arg(long)]
         allow_any_host: bool,
+        /// Refuse hosts without keys (see: holdfast host), also those that may connect otherwise
+        #[arg(long)]
+        require_authentication: bool,
     },
     /// Removes an export: disconnects its hosts, keeps the data
     Remove {
@@ -513,6 +573,23 @@ pub(crate) enum HostsCommand {
 pub(crate) enum SessionCommand {
     /// Lists the connected hosts
     List,
+}
+
+/// A key, or where it is. It is looked at later: what clap refuses it quotes.
+#[derive(Clone)]
+pub(crate) struct KeyText(pub(crate) String);
+
+impl KeyText {
+    #[expect(clippy::unnecessary_wraps, reason = "the form of a parser")]
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyText(..)")
+    }
 }
 
 /// Parses an `api` type; the error says what to write instead, and leaves the field to clap.

@@ -7,6 +7,7 @@ use api::{ApiError, RequestId};
 use proto::REQUEST_ID_KEY;
 use proto::v1::discovery_service_client::DiscoveryServiceClient;
 use proto::v1::export_service_client::ExportServiceClient;
+use proto::v1::host_service_client::HostServiceClient;
 use proto::v1::node_service_client::NodeServiceClient;
 use proto::v1::snapshot_service_client::SnapshotServiceClient;
 use proto::v1::store_service_client::StoreServiceClient;
@@ -75,6 +76,10 @@ impl Client {
 
     pub(crate) fn discovery(&self) -> DiscoveryServiceClient<Channel> {
         DiscoveryServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn hosts(&self) -> HostServiceClient<Channel> {
+        HostServiceClient::new(self.channel.clone())
     }
 
     pub(crate) fn exports(&self) -> ExportServiceClient<Channel> {

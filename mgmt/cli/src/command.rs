@@ -5,6 +5,7 @@ mod care;
 mod discovery;
 mod export;
 mod generate;
+mod host;
 mod node;
 mod session;
 mod snapshot;
@@ -47,6 +48,15 @@ pub(crate) fn execute(cli: Cli, terminal: &mut Terminal<'_>) -> Result<(), Failu
             }
             Command::Discovery(DiscoveryCommand::Referral(command)) => {
                 discovery::execute(&connect().await?, command, output, terminal).await
+            }
+            Command::Host(command) => {
+                host::confirm_first(&command, terminal)?;
+                match host::offline(command, output, terminal) {
+                    Ok(answered) => answered,
+                    Err(command) => {
+                        host::execute(&connect().await?, command, output, terminal).await
+                    }
+                }
             }
             Command::Session(command) => {
                 session::execute(&connect().await?, command, output, terminal).await

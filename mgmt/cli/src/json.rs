@@ -3,8 +3,9 @@
 //! Sizes are numbers of bytes, times are milliseconds since 1970. Keys are only ever added.
 
 use api::{
-    ApiError, ByteLen, ChangedRange, CheckFinding, CheckReport, Event, Export, Health, HostAccess,
-    LogAdvice, NodeInfo, Qos, Rate, Referral, RequestId, Scrub, Session, Snapshot, Store, Volume,
+    ApiError, ByteLen, ChangedRange, CheckFinding, CheckReport, DhchapGroup, DhchapHash, Event,
+    Export, Health, Host, HostAccess, LogAdvice, NodeInfo, Qos, Rate, Referral, RequestId, Scrub,
+    Session, Snapshot, Store, Volume,
 };
 use serde_json::{Value, json};
 
@@ -144,6 +145,15 @@ pub(crate) fn changed_range(range: &ChangedRange) -> Value {
     json!({ "offset_bytes": range.offset, "length_bytes": range.length })
 }
 
+pub(crate) fn host(host: &Host) -> Value {
+    json!({
+        "nqn": host.nqn.as_str(),
+        "has_dhchap_ctrl_key": host.has_controller_key,
+        "dhchap_hash": host.hash.map(DhchapHash::as_str),
+        "dhchap_dhgroup": host.group.map(DhchapGroup::as_str),
+    })
+}
+
 pub(crate) fn export(export: &Export) -> Value {
     json!({
         "volume": export.volume.as_str(),
@@ -161,6 +171,7 @@ pub(crate) fn export(export: &Export) -> Value {
                 json!({ "listener": listener.to_string(), "ana_state": state.as_str() })
             })
             .collect::<Vec<_>>(),
+        "require_authentication": export.require_authentication,
         "listeners": export.listeners,
         "online": export.online,
         "reason": export.reason,

@@ -3,7 +3,7 @@
 use std::io::{Result, Write};
 
 use api::{
-    Access, ByteLen, ChangedRange, CheckReport, Event, Export, Health, HostAccess, LogAdvice,
+    Access, ByteLen, ChangedRange, CheckReport, Event, Export, Health, Host, HostAccess, LogAdvice,
     NodeInfo, Referral, Scrub, Session, Snapshot, Store, Volume,
 };
 use comfy_table::{CellAlignment, Table};
@@ -322,6 +322,20 @@ pub(crate) fn hosts(out: &mut dyn Write, export: &Export) -> Result<()> {
         HostAccess::Listed(hosts) if hosts.is_empty() => writeln!(out, "no host may connect"),
         HostAccess::Listed(hosts) => hosts.iter().try_for_each(|host| writeln!(out, "{host}")),
     }
+}
+
+pub(crate) fn keyed_hosts(out: &mut dyn Write, hosts: &[Host]) -> Result<()> {
+    let heading = ["HOST", "CTRL KEY", "HASH", "DHGROUP"];
+    let rows = hosts.iter().map(|host| {
+        let any = || "any".to_owned();
+        [
+            host.nqn.to_string(),
+            yes_or_no(host.has_controller_key),
+            host.hash.map_or_else(any, |hash| hash.to_string()),
+            host.group.map_or_else(any, |group| group.to_string()),
+        ]
+    });
+    print(out, heading, &[], rows, "no hosts with keys")
 }
 
 pub(crate) fn sessions(out: &mut dyn Write, sessions: &[Session]) -> Result<()> {

@@ -64,3 +64,35 @@ fn an_error_is_one_json_object_for_scripts() {
     let (code, _, err) = run(&["node", "info", "--server", "http://127.0.0.1:1"]);
     assert_eq!(code, 6, "{err}");
 }
+
+#[test]
+fn keys_are_made_without_a_node_and_each_is_another() {
+    let make = |args: &[&str]| {
+        let (code, out, err) = run(&[&["host", "gen-dhchap-key"], args].concat());
+        assert_eq!((code, err.as_str()), (0, ""));
+        out.trim().to_owned()
+    };
+    for (hmac, len) in [("0", 59), ("1", 59), ("2", 83), ("3", 103)] {
+        let (one, other) = (make(&["-m", hmac]), make(&["-m", hmac]));
+        assert!(one.starts_with(&format!("DHHC-1:0{hmac}:")) && one != other, "{one}");
+        assert_eq!(one.len(), len, "{one}");
+        assert!(one.parse::<api::DhchapKey>().is_ok());
+    }
+    assert_eq!(make(&["-l", "64"]).parse::<api::DhchapKey>().unwrap().secret().len(), 64);
+    assert_eq!(run(&["host", "gen-dhchap-key", "-l", "33"]).0, 2);
+    assert_eq!(run(&["host", "gen-dhchap-key", "-m", "4"]).0, 2);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", dir.path().join("nobody").display());
+    let host = "nqn.2014-08.com.example:h";
+    let file = dir.path().join("key");
+    std::fs::write(&file, "DHHC-1:00:c2VjcmV0:\n").unwrap();
+    let in_file = format!("@{}", file.display());
+    for key in ["DHHC-1:00:c2VjcmV0:", &in_file] {
+        let (_, out, err) = run(&["--server", &socket, "host", "set", host, "--dhchap-key", key]);
+        assert!(!(out + &err).contains("c2VjcmV0"), "{err}");
+    }
+}

@@ -4,9 +4,9 @@
 //! - [`StateStore`] is a small revisioned key-value store with compare-and-swap and a watch that
 //!   can be resumed. [`RedbStateStore`] keeps it in one file on one node, [`MemoryStateStore`]
 //!   in memory for tests; a cluster will bring etcd. All pass the same conformance tests.
-//! - The records ([`StoreRecord`], [`VolumeRecord`], [`ExportRecord`], [`ReferralsRecord`]) are
-//!   versioned JSON under `stores/`, `volumes/`, `exports/` and `discovery/`; [`Desired`] is all of
-//!   them, read at one revision.
+//! - The records ([`StoreRecord`], [`VolumeRecord`], [`ExportRecord`], [`ReferralsRecord`],
+//!   [`HostRecord`]) are versioned JSON under `stores/`, `volumes/`, `exports/`, `discovery/` and
+//!   `hosts/`; [`Desired`] is all of them, read at one revision.
 //! - [`plan`] compares desired with observed state and says what to do. It is a pure function: the
 //!   daemon executes its steps, observes again, and is done when the plan is empty.
 //!
@@ -42,8 +42,8 @@ pub use limits::{HISTORY_KEPT, KEY_LEN_MAX, VALUE_LEN_MAX};
 pub use memory::MemoryStateStore;
 pub use plan::{Observed, ObservedExport, ObservedStore, ObservedVolume, Step, plan};
 pub use record::{
-    Desired, ExportRecord, Kept, Phase, REFERRALS_KEY, RecordError, ReferralsRecord, StoreRecord,
-    VolumeRecord, export_key, store_key, volume_key,
+    Desired, ExportRecord, HostRecord, Kept, Phase, REFERRALS_KEY, RecordError, ReferralsRecord,
+    StoreRecord, VolumeRecord, export_key, host_key, store_key, volume_key,
 };
 pub use redb_store::RedbStateStore;
 pub use state::{Entry, Expected, Listing, Revision, StateError, StateReply, StateStore};

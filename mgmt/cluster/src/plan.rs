@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use api::{Access, BlockSize, ByteLen, HostAccess, Nqn, Qos, Referral, StoreName, VolumeName};
+use api::{
+    Access, BlockSize, ByteLen, HostAccess, HostSet, Nqn, Qos, Referral, StoreName, VolumeName,
+};
 use uuid::Uuid;
 
 use crate::record::{Desired, ExportRecord, Phase, StoreRecord, VolumeRecord};
@@ -19,6 +21,8 @@ pub struct Observed {
     pub exports: BTreeMap<Uuid, ObservedExport>,
     /// Other discovery services that hosts are told of.
     pub referrals: Vec<Referral>,
+    /// Hosts with keys, as the data plane has them.
+    pub hosts: Vec<HostSet>,
 }
 
 /// An open store.
@@ -86,6 +90,8 @@ pub enum Step {
     DestroyVolume(VolumeRecord),
     /// Remove the record of a deleted volume.
     ForgetVolume(VolumeRecord),
+    /// Replace the keys of all hosts.
+    SetKeys(Vec<HostSet>),
     /// Export a volume.
     AddExport {
         /// The wish.
@@ -124,6 +130,11 @@ pub enum Step {
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
+    // Before anything is exported.
+    let hosts: Vec<_> = desired.hosts.values().map(|kept| kept.record.0.clone()).collect();
+    if hosts != observed.hosts {
+        steps.push(Step::SetKeys(hosts));
+    }
     plan_stores(desired, observed, &mut steps);
     plan_exports_to_remove(desired, observed, &mut steps);
     for kept in desired.volumes.values() {

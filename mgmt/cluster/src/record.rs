@@ -1,12 +1,12 @@
-//! What is kept about stores, volumes, exports and discovery.
+//! What is kept about stores, volumes, exports, discovery and hosts.
 
 mod wire;
 
 use std::collections::BTreeMap;
 
 use api::{
-    Access, BlockSize, ByteLen, DevicePath, HostAccess, Nqn, Qos, Referral, ScrubPolicy, StoreName,
-    VolumeName,
+    Access, BlockSize, ByteLen, DevicePath, HostAccess, HostSet, Nqn, Qos, Referral, ScrubPolicy,
+    StoreName, VolumeName,
 };
 use uuid::Uuid;
 
@@ -70,6 +70,8 @@ pub struct ExportRecord {
     pub access: HostAccess,
     /// How good a path this node is.
     pub paths: Access,
+    /// Whether hosts without keys are refused.
+    pub require_authentication: bool,
 }
 
 /// The other discovery services that hosts shall be told of.
@@ -78,6 +80,10 @@ pub struct ReferralsRecord {
     /// Sorted by address.
     pub referrals: Vec<Referral>,
 }
+
+/// A host that shall prove who it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostRecord(pub HostSet);
 
 /// A record and the revision at which it was read, for the next swap.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -99,6 +105,8 @@ pub struct Desired {
     pub exports: BTreeMap<VolumeName, Kept<ExportRecord>>,
     /// Absent until the first one is added.
     pub referrals: Option<Kept<ReferralsRecord>>,
+    /// By name.
+    pub hosts: BTreeMap<Nqn, Kept<HostRecord>>,
 }
 
 /// Why a record could not be read.
@@ -146,12 +154,19 @@ pub fn export_key(volume: &VolumeName) -> String {
     format!("{EXPORTS}{volume}")
 }
 
+/// The key of a host's record.
+#[must_use]
+pub fn host_key(nqn: &Nqn) -> String {
+    format!("{HOSTS}{nqn}")
+}
+
 /// The key of the list of referrals.
 pub const REFERRALS_KEY: &str = "discovery/referrals";
 
 const STORES: &str = "stores/";
 const VOLUMES: &str = "volumes/";
 const EXPORTS: &str = "exports/";
+const HOSTS: &str = "hosts/";
 
 impl Desired {
     /// Reads all records.
@@ -185,6 +200,9 @@ impl Desired {
             } else if key == REFERRALS_KEY {
                 let record = ReferralsRecord::decode(key, &entry.value)?;
                 desired.referrals = Some(Kept { record, revision });
+            } else if key.starts_with(HOSTS) {
+                let record = HostRecord::decode(key, &entry.value)?;
+                desired.hosts.insert(record.0.nqn().clone(), Kept { record, revision });
             }
         }
         Ok(desired)

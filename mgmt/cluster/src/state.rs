@@ -60,7 +60,7 @@ pub enum StateError {
         /// The oldest change that is remembered.
         oldest: Revision,
     },
-    /// The key is empty, too long, or has characters outside `a-z 0-9 . - /`.
+    /// The key is empty, too long, or has characters that are not visible ASCII.
     #[error("{key:?} is not a valid key")]
     InvalidKey {
         /// The key.
@@ -99,7 +99,7 @@ pub type StateReply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StateError>> 
 /// A revisioned key-value store with compare-and-swap.
 ///
 /// A swap that was answered is durable, and every later read sees it. Keys are slash-separated
-/// paths of `a-z 0-9 . -`.
+/// paths of visible ASCII.
 pub trait StateStore: Send + Sync {
     /// The entry at `key`.
     fn read<'a>(&'a self, key: &'a str) -> StateReply<'a, Option<Entry>>;
@@ -141,8 +141,8 @@ impl dyn StateStore {
 
 /// Checks a key before it is written.
 pub(crate) fn check_key(key: &str) -> Result<(), StateError> {
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-/".contains(&c);
-    if key.is_empty() || key.len() > KEY_LEN_MAX || !key.bytes().all(allowed) {
+    let visible = key.bytes().all(|c| c.is_ascii_graphic());
+    if key.is_empty() || key.len() > KEY_LEN_MAX || !visible {
         return Err(StateError::InvalidKey { key: key.to_owned() });
     }
     Ok(())

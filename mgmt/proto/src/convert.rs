@@ -3,6 +3,7 @@
 mod care;
 mod discovery;
 mod export;
+mod host;
 mod node;
 mod snapshot;
 mod store;

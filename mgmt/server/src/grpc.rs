@@ -2,6 +2,7 @@
 
 mod discovery;
 mod export;
+mod host;
 mod node;
 mod snapshot;
 mod store;
@@ -9,6 +10,7 @@ mod volume;
 
 pub(crate) use discovery::Discovery;
 pub(crate) use export::Exports;
+pub(crate) use host::Hosts;
 pub(crate) use node::Nodes;
 pub(crate) use snapshot::Snapshots;
 pub(crate) use store::Stores;
@@ -33,6 +35,7 @@ macro_rules! nothing_in {
 
 nothing_in!(
     ExportListRequest,
+    HostListRequest,
     ListSessionsRequest,
     NodeInfoRequest,
     ReferralListRequest,

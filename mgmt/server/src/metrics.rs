@@ -106,6 +106,12 @@ impl Scrape {
             ("nvme_tcp_accepted", "TCP connections accepted", None, stats.accepted),
             ("nvme_tcp_refused", "Connects of hosts that are not listed", None, stats.refused),
             (
+                "nvme_tcp_not_authenticated",
+                "Hosts that did not prove who they are",
+                None,
+                stats.not_authenticated,
+            ),
+            (
                 "nvme_tcp_protocol_errors",
                 "Connections ended for a protocol error or a digest mismatch",
                 None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::Node;
 use proto::v1::discovery_service_server::DiscoveryServiceServer;
 use proto::v1::export_service_server::ExportServiceServer;
+use proto::v1::host_service_server::HostServiceServer;
 use proto::v1::node_service_server::NodeServiceServer;
 use proto::v1::snapshot_service_server::SnapshotServiceServer;
 use proto::v1::store_service_server::StoreServiceServer;
@@ -19,7 +20,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::call::Calls;
-use crate::grpc::{Discovery, Exports, Nodes, Snapshots, Stores, Volumes};
+use crate::grpc::{Discovery, Exports, Hosts, Nodes, Snapshots, Stores, Volumes};
 use crate::http;
 use crate::limits::{CONCURRENT_CALLS_MAX, DRAIN_SECONDS_MAX};
 use crate::socket::SocketFile;
@@ -87,6 +88,7 @@ fn services(calls: &Calls) -> Router {
         .add_service(VolumeServiceServer::new(Volumes(calls.clone())))
         .add_service(ExportServiceServer::new(Exports(calls.clone())))
         .add_service(DiscoveryServiceServer::new(Discovery(calls.clone())))
+        .add_service(HostServiceServer::new(Hosts(calls.clone())))
 }
 
 /// Ready when the servers are told to stop.

@@ -129,7 +129,7 @@ impl Connection {
                 command.aborted = command.plan.work != Work::Once;
                 false
             }
-            Phase::Half | Phase::Done => unreachable!("they are not looked for"),
+            Phase::Half | Phase::Computing | Phase::Done => unreachable!("they are not looked for"),
         };
         if aborted {
             self.answer(key, NvmeStatus::again(StatusCode::ABORT_REQUESTED));

@@ -112,6 +112,8 @@ pub(crate) enum Phase {
     Submitted,
     /// An Asynchronous Event Request that waits for an event, or an Abort for an I/O queue.
     Event,
+    /// An Authentication Receive that waits for what is computed.
+    Computing,
     /// Its response waits to be sent.
     Done,
 }

@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 
 use nvme_spec::DISCOVERY_NQN;
 
-use crate::limits::{HOSTS_MAX, NAMESPACES_MAX, PORTS_MAX, REFERRALS_MAX, SUBSYSTEMS_MAX};
-use crate::{AnaState, Nqn};
+use crate::limits::{
+    HOST_KEYS_MAX, HOSTS_MAX, NAMESPACES_MAX, PORTS_MAX, REFERRALS_MAX, SUBSYSTEMS_MAX,
+};
+use crate::{AnaState, Authentication, Nqn};
 
 /// Names a namespace to the shard, which maps it to a queue. Connections copy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,6 +152,8 @@ pub struct Config {
     pub discovery_nqn: Option<Nqn>,
     /// Other discovery services.
     pub referrals: Vec<Referral>,
+    /// Who has to prove who it is.
+    pub authentication: Authentication,
 }
 
 /// Why a configuration was refused.
@@ -167,6 +171,8 @@ pub enum ConfigError {
     DuplicateNqn(Box<Nqn>),
     /// Two ports have this identifier.
     DuplicatePort(u16),
+    /// Two secrets are for this host.
+    DuplicateHost(Box<Nqn>),
     /// Two namespaces of this subsystem have this NSID.
     DuplicateNsid(Box<Nqn>, u32),
     /// A serial number that is empty, too long, or not printable ASCII.
@@ -187,6 +193,7 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::TooMany { what, max } => write!(f, "more than {max} {what}"),
             ConfigError::DuplicateNqn(nqn) => write!(f, "{nqn} is used twice"),
+            ConfigError::DuplicateHost(nqn) => write!(f, "host {nqn} has two secrets"),
             ConfigError::DuplicatePort(id) => write!(f, "port {id} is used twice"),
             ConfigError::DuplicateNsid(nqn, nsid) => write!(f, "{nqn} has namespace {nsid} twice"),
             ConfigError::Serial(nqn) => {
@@ -207,6 +214,14 @@ impl Config {
         at_most("ports", self.ports.len(), PORTS_MAX)?;
         at_most("subsystems", self.subsystems.len(), SUBSYSTEMS_MAX)?;
         at_most("referrals", self.referrals.len(), REFERRALS_MAX)?;
+        let hosts = &self.authentication.hosts;
+        at_most("hosts with secrets", hosts.len(), HOST_KEYS_MAX)?;
+        let mut names: Vec<&str> = hosts.iter().map(|keys| keys.host.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let nqn = Nqn::new(twice[0]).expect("it is the name of one");
+            return Err(ConfigError::DuplicateHost(nqn.into()));
+        }
         for (i, port) in self.ports.iter().enumerate() {
             if self.ports[..i].iter().any(|other| other.id == port.id) {
                 return Err(ConfigError::DuplicatePort(port.id));

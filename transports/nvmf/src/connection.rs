@@ -10,6 +10,7 @@ use std::time::Duration;
 use bdev::{BufMut, Completion, Fifo, Instant, Pool, Request, Slots, Tag};
 use net::{Batch, Landing};
 
+use crate::auth::Auth;
 use crate::command::{Command, Phase, Segment};
 use crate::controller::Controller;
 use crate::framer::Framer;
@@ -18,13 +19,13 @@ use crate::limits::{
     RECEIVE_SEGMENT, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STARVED_RETRY_MS, TAG_COMMAND_BITS,
 };
 use crate::receive::{ACCEPTS, Sink};
-use crate::registry::Hold;
+use crate::registry::{Hold, Standing};
 use crate::state::{Input, State};
 use crate::tally::Uncounted;
 use crate::target::Snapshot;
 use crate::transmit::{Out, TermReq};
 use crate::view::HostView;
-use crate::{Addresses, CloseReason, Event, NamespaceHandle, Target};
+use crate::{Addresses, AuthFault, CloseReason, Event, NamespaceHandle, Nqn, Target};
 
 /// What a connection is handed with each call: it reads no clock and owns no memory pool.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,7 @@ pub struct Connection {
     pub(crate) hpda: usize,
     pub(crate) queue: Option<Queue>,
     pub(crate) controller: Option<Controller>,
+    pub(crate) auth: Auth,
     pub(crate) in_flight: u32,
     /// Commands whose data is arriving.
     pub(crate) receiving: u32,
@@ -103,6 +105,7 @@ pub(crate) struct Queue {
     pub(crate) released: bool,
     /// `None` for discovery.
     pub(crate) subsystem: Option<HostView>,
+    pub(crate) hostnqn: Nqn,
 }
 
 /// Which landing is out.
@@ -127,8 +130,10 @@ impl Connection {
     pub fn new(target: Arc<Target>, index: u32) -> Connection {
         assert!(index < CONNECTIONS_MAX);
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let snapshot = target.snapshot();
         Connection {
-            snapshot: target.snapshot(),
+            auth: Auth::new(index, snapshot.discovery_nqn),
+            snapshot,
             target,
             index,
             state: State::Closed,
@@ -339,6 +344,8 @@ impl Connection {
             if !self.renew_keep_alive(cx.now) {
                 self.end(cx, CloseReason::KeepAlive);
             }
+        } else if due(self.auth_deadline()) {
+            self.not_proven(cx, AuthFault::Timeout);
         } else if due(self.patience_ends()) {
             self.end(cx, CloseReason::Timeout);
         } else {
@@ -350,7 +357,8 @@ impl Connection {
     /// latest. It may move later.
     pub fn next_timeout(&self) -> Option<Instant> {
         let retry = self.starved.map(|at| later(at, STARVED_RETRY_MS));
-        let times = [self.patience_ends(), self.keep_alive_deadline(), self.halves_expire(), retry];
+        let (auth, alive) = (self.auth_deadline(), self.keep_alive_deadline());
+        let times = [self.patience_ends(), alive, self.halves_expire(), auth, retry];
         times.into_iter().flatten().min()
     }
 
@@ -365,6 +373,11 @@ impl Connection {
                 waits.then(|| later(self.progress, STALL_TIMEOUT_MS))
             }
         }
+    }
+
+    fn auth_deadline(&self) -> Option<Instant> {
+        let connected = matches!(self.state, State::Admin | State::Io);
+        self.auth.deadline().filter(|_| connected)
     }
 
     /// The next event, for logs.
@@ -408,7 +421,10 @@ impl Connection {
 
     /// The host gave a sign of life.
     fn seen(&self, cx: Cx<'_>) {
-        if let Some(queue) = &self.queue {
+        // A queue of somebody who only says that it is this host keeps nothing alive.
+        if let Some(queue) = &self.queue
+            && (queue.hold.qid == 0 || self.auth.standing != Standing::Pending)
+        {
             self.target.registry().seen(queue.hold, cx.now);
         }
     }
@@ -477,6 +493,7 @@ impl Connection {
         self.lone = 0;
         self.starved = None;
         self.stalled = false;
+        self.auth.reset();
         if let Some(controller) = &mut self.controller {
             controller.notices.unpark_all();
             controller.aborts.clear();
@@ -488,7 +505,9 @@ impl Connection {
             let kept = match command.phase {
                 Phase::Submitted => true,
                 Phase::Done => keeps_answers,
-                Phase::Receiving | Phase::Ready | Phase::Half | Phase::Event => false,
+                Phase::Receiving | Phase::Ready | Phase::Half | Phase::Event | Phase::Computing => {
+                    false
+                }
             };
             if !kept {
                 self.drop_command(key);
@@ -532,6 +551,11 @@ impl Connection {
                 && !view.refresh(&self.snapshot)
             {
                 self.end(cx, CloseReason::Controller);
+            }
+            // Also what connected while the configuration was being replaced is seen here.
+            if !self.is_still_admitted() {
+                self.end(cx, CloseReason::Controller);
+                return;
             }
         }
         if let Some(queue) = &self.queue

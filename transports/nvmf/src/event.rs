@@ -2,13 +2,13 @@
 
 use nvme_spec::{FatalError, NvmeStatus};
 
-use crate::Nqn;
+use crate::{AuthFault, Nqn};
 
 /// Something that happened on a connection, for logs and counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A queue was connected.
+    /// A queue was connected, and authenticated if that was required.
     Connected {
         /// CNTLID.
         cntlid: u16,
@@ -27,14 +27,35 @@ pub enum Event {
         subsystem: Option<Nqn>,
         /// What it was told.
         status: NvmeStatus,
-        /// The subsystem is there, and the host is not on its list.
-        not_allowed: bool,
+        /// Why.
+        cause: Refused,
+    },
+    /// A host did not prove who it is. The connection closes.
+    NotAuthenticated {
+        /// The host as it called itself.
+        hostnqn: Nqn,
+        /// What it asked for.
+        subsystem: Option<Nqn>,
+        /// Why.
+        fault: AuthFault,
     },
     /// The connection is closing.
     Closing {
         /// Why.
         reason: CloseReason,
     },
+}
+
+/// Why a Connect was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The subsystem is there, and the host is not on its list.
+    NotListed,
+    /// The subsystem takes hosts with secrets only, and the host has none.
+    NoKey,
+    /// Something else: the status tells.
+    Other,
 }
 
 /// Why a connection closes.
@@ -53,6 +74,8 @@ pub enum CloseReason {
     KeepAlive,
     /// The controller ended: reset, its admin queue closed, or management asked for it.
     Controller,
+    /// The host did not prove who it is.
+    Authentication,
     /// The peer did not finish setting up, or made no progress.
     Timeout,
     /// The node is shutting down.

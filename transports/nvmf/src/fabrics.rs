@@ -3,19 +3,20 @@
 use nvme_spec::opcode::fctype;
 use nvme_spec::{
     CNTLID_DYNAMIC, ConnectData, ConnectSqe, DisconnectSqe, NvmeStatus, PropertyGetSqe,
-    PropertySetSqe, Sqe, StatusCode, cattr,
+    PropertySetSqe, Sqe, StatusCode, authreq, cattr,
 };
 use zerocopy::FromBytes;
 
+use crate::auth;
 use crate::command::{Plan, Transfer};
 use crate::connection::{Connection, Cx, Queue};
 use crate::controller::{Controller, Kind};
 use crate::framer::narrow;
 use crate::limits::QUEUE_ENTRIES_MAX;
-use crate::registry::{Hold, Identity, JoinError};
+use crate::registry::{Hold, Identity, JoinError, Standing};
 use crate::state::{Input, State};
 use crate::view::HostView;
-use crate::{CloseReason, Event, HostId, Nqn, keep_alive};
+use crate::{CloseReason, Event, HostId, Nqn, Refused, keep_alive};
 
 const CONNECT_LEN: usize = size_of::<ConnectData>();
 
@@ -31,6 +32,7 @@ pub(crate) fn plan(sqe: &Sqe) -> Result<Plan, NvmeStatus> {
         fctype::PROPERTY_GET | fctype::PROPERTY_SET | fctype::DISCONNECT => {
             Ok(Plan::admin(Transfer::None))
         }
+        fctype::AUTHENTICATION_SEND | fctype::AUTHENTICATION_RECEIVE => auth::plan(sqe),
         _ => Err(NvmeStatus::never(StatusCode::INVALID_OPCODE)),
     }
 }
@@ -39,6 +41,7 @@ pub(crate) fn plan(sqe: &Sqe) -> Result<Plan, NvmeStatus> {
 struct Refusal {
     status: NvmeStatus,
     dw0: u32,
+    cause: Refused,
 }
 
 impl Refusal {
@@ -47,7 +50,7 @@ impl Refusal {
     //# IPO and IATTR tell which parameter, and whether it is in the command or in the data
     fn sqe(offset: usize) -> Refusal {
         let status = NvmeStatus::never(StatusCode::CONNECT_INVALID_PARAMETERS);
-        Refusal { status, dw0: narrow(offset) }
+        Refusal { status, dw0: narrow(offset), cause: Refused::Other }
     }
 
     /// Invalid Parameters: at `offset` of the data.
@@ -56,7 +59,13 @@ impl Refusal {
     }
 
     fn of(status: NvmeStatus) -> Refusal {
-        Refusal { status, dw0: 0 }
+        Refusal { status, dw0: 0, cause: Refused::Other }
+    }
+
+    /// Invalid Host.
+    fn host(cause: Refused) -> Refusal {
+        let status = NvmeStatus::never(StatusCode::CONNECT_INVALID_HOST);
+        Refusal { status, dw0: 0, cause }
     }
 }
 
@@ -80,6 +89,8 @@ impl Connection {
             (fctype::PROPERTY_SET, State::Admin) => {
                 self.property_set(key, zerocopy::transmute!(sqe));
             }
+            (fctype::AUTHENTICATION_SEND, _) => self.authentication_send(cx, key),
+            (fctype::AUTHENTICATION_RECEIVE, _) => self.authentication_receive(cx, key),
             (fctype::DISCONNECT, _) => self.disconnect(cx, key, zerocopy::transmute!(sqe)),
             _ => self.answer(key, NvmeStatus::never(StatusCode::INVALID_OPCODE)),
         }
@@ -94,15 +105,18 @@ impl Connection {
                 let flow_control = sqe.cattr & cattr::DISABLE_SQ_FLOW_CONTROL == 0;
                 let command = self.commands.get_mut(key).expect("ready commands exist");
                 command.sqhd_override = !flow_control;
-                self.answer_with(key, NvmeStatus::SUCCESS, u32::from(hold.cntlid()), 0);
+                //= NVMe-Base 2.1 §6.3
+                //# ATR is set when the host has to authenticate on this queue
+                let pending = self.auth.standing == Standing::Pending;
+                let required = if pending { authreq::ATR } else { 0 };
+                let dw0 = u32::from(hold.cntlid()) | required;
+                self.answer_with(key, NvmeStatus::SUCCESS, dw0, 0);
             }
             Err(refusal) => {
                 let hostnqn = Nqn::from_field(&data.hostnqn);
                 let subsystem = Nqn::from_field(&data.subnqn);
-                let status = refusal.status;
-                let invalid_host = NvmeStatus::never(StatusCode::CONNECT_INVALID_HOST);
-                let not_allowed = status == invalid_host;
-                self.event(Event::Refused { hostnqn, subsystem, status, not_allowed });
+                let Refusal { status, cause, .. } = refusal;
+                self.event(Event::Refused { hostnqn, subsystem, status, cause });
                 self.answer_with(key, status, refusal.dw0, 0);
             }
         }
@@ -130,21 +144,25 @@ impl Connection {
         }
         let discovery = self.snapshot.is_discovery(&subnqn);
         let subsystem = self.snapshot.subsystem(&subnqn).cloned();
+        let standing = match &subsystem {
+            None if discovery => Standing::Open,
+            None => return Err(Refusal::data(SUBNQN_AT)),
+            Some(view) if !view.hosts.allows(&hostnqn) => {
+                return Err(Refusal::host(Refused::NotListed));
+            }
+            Some(view) => {
+                let standing = self.snapshot.standing(view, &hostnqn);
+                standing.ok_or(Refusal::host(Refused::NoKey))?
+            }
+        };
         let identity = Identity {
             subsystem: subsystem.as_ref().map(|view| view.nqn),
             hostnqn,
             hostid: HostId(data.hostid),
             peer: Some(self.addresses.peer),
             local: self.addresses.local,
+            standing,
         };
-        match &subsystem {
-            None if !discovery => return Err(Refusal::data(SUBNQN_AT)),
-            Some(view) if !view.hosts.allows(&hostnqn) => {
-                let code = StatusCode::CONNECT_INVALID_HOST;
-                return Err(Refusal::of(NvmeStatus::never(code)));
-            }
-            _ => (),
-        }
         let hold = match sqe.qid.get() {
             0 => self.create_controller(cx, sqe, data, identity)?,
             qid => self.join_controller(qid, data.cntlid.get(), &identity)?,
@@ -153,10 +171,13 @@ impl Connection {
         let local = self.addresses.local;
         let view = |view| HostView::new(view, hostnqn, local, &self.snapshot);
         let subsystem = subsystem.map(view);
+        let (sqhd, released) = (0, false);
         self.queue =
-            Some(Queue { hold, entries, flow_control, sqhd: 0, released: false, subsystem });
-        let (cntlid, qid, subsystem) = (hold.cntlid(), hold.qid, identity.subsystem);
-        self.event(Event::Connected { cntlid, qid, hostnqn, subsystem });
+            Some(Queue { hold, entries, flow_control, sqhd, released, subsystem, hostnqn });
+        self.auth.begin(standing, cx.now);
+        if standing == Standing::Open {
+            self.tell_connected();
+        }
         Ok(hold)
     }
 

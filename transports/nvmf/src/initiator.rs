@@ -8,13 +8,16 @@
 //!
 //! ```text
 //! Closed --open--> AwaitIcResp --ICResp--> AwaitConnect --CQE--> Ready --fault, end--> Failed
+//!                                                `--ATR--> Authenticating --^
 //! ```
 
 mod admin;
+mod auth;
 mod incoming;
 mod mapping;
 mod outgoing;
 mod queue;
 
 pub use admin::{Admin, AdminInfo, NamespaceInfo};
+pub use auth::{HostAuthentication, Random};
 pub use queue::{Failure, HostCommand, HostIdentity, HostResponse, Initiator, QueueOptions};

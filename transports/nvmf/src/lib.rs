@@ -20,6 +20,7 @@
 //! | `connection`, `state` | the machine's interface, its states and the only place they change |
 //! | `framer`, `digest` | bytes to checked PDUs, for both sides |
 //! | `receive`, `execute`, `transmit` | commands in, commands done, responses out |
+//! | `auth` | in-band authentication: who may go on after Connect |
 //! | `fabrics`, `controller` | Connect and properties; enable, reset, shutdown |
 //! | `notices`, `keep_alive` | asynchronous events; when a host counts as lost |
 //! | `admin`, `abort`, `cross_reset`, `identify`, `logs`, `features`, `discovery` | the admin commands |
@@ -40,12 +41,15 @@
 //!   the data of earlier commands behind them. See `limits`.
 //! - **Nothing waits forever.** Set-up, stalled transfers, closing and keep alive have their times
 //!   ([`Connection::next_timeout`]).
+//! - **Nobody gets in without the key.** A host with a secret proves with each queue that it has it
+//!   before anything else is done for it. What is expensive or secret about that is computed
+//!   elsewhere ([`Computation`]).
 //! - **The host is told.** Resized, attached and detached namespaces, other ways to reach them, and
 //!   changes of what discovery shows this host, are announced to the controllers that asked for it.
 //!
 //! # What it is not
 //!
-//! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No authentication or TLS,
+//! No sockets (`net-uring`), no volumes (`volume`), no routing (`node`). No TLS.
 //! No block can be marked as uncorrectable (ADR 100). Who sees a namespace, and how good a
 //! path to it is, is decided elsewhere and comes with the configuration ([`Reach`]).
 //!
@@ -113,6 +117,7 @@
 mod abort;
 mod admin;
 mod ana;
+mod auth;
 mod command;
 mod commands;
 mod config;
@@ -150,21 +155,25 @@ mod transmit;
 mod view;
 
 pub use ana::AnaState;
+pub use auth::{
+    AuthFault, Authentication, Authenticator, Computation, Group, Hash, HostKeys, Secret,
+};
 pub use config::{
     Config, ConfigError, Hosts, Namespace, NamespaceHandle, Port, Reach, Referral, Subsystem,
 };
 pub use connection::{Connection, Cx};
-pub use event::{CloseReason, Event};
+pub use event::{CloseReason, Event, Refused};
 pub use framer::Digests;
 pub use health::Health;
 pub use limits::{
-    ABORTS_MAX, ASYNC_EVENTS_MAX, CLOSE_TIMEOUT_MS, COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX,
-    COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX, COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX,
-    DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS, ENABLE_TIMEOUT_MS, ERRORS_KEPT, FUSED_BYTES_MAX,
-    FUSED_WAIT_MS, H2C_DATA_MAX, HELD_BYTES_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX,
-    KATO_MAX_MS, NAMESPACES_MAX, PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT,
-    REFERRALS_MAX, RESERVATION_NOTICES_MAX, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER,
-    SUBSYSTEMS_MAX, TRANSFER_MAX,
+    ABORTS_MAX, ASYNC_EVENTS_MAX, AUTH_TIMEOUT_MS, AUTH_TRANSFER_MAX, CLOSE_TIMEOUT_MS,
+    COMMANDS_MAX, CONNECTIONS_MAX, CONTROLLERS_MAX, COPY_BLOCKS_MAX, COPY_RANGE_BLOCKS_MAX,
+    COPY_RANGES_MAX, CROSS_RESET_ENTRIES, CROSS_RESETS_MAX, DIRECT_RECEIVE_MIN, DISCOVERY_KATO_MS,
+    ENABLE_TIMEOUT_MS, ERRORS_KEPT, FUSED_BYTES_MAX, FUSED_WAIT_MS, H2C_DATA_MAX, HELD_BYTES_MAX,
+    HOST_KEYS_MAX, HOSTS_MAX, IN_CAPSULE_MAX, IO_QUEUES_MAX, KATO_MAX_MS, NAMESPACES_MAX,
+    PORTS_MAX, QUEUE_ENTRIES_MAX, QUIESCE_MS, RECEIVE_SEGMENT, REFERRALS_MAX,
+    RESERVATION_NOTICES_MAX, SETUP_TIMEOUT_MS, STALL_TIMEOUT_MS, STEP_BUFFER, SUBSYSTEMS_MAX,
+    TRANSFER_MAX,
 };
 pub use nqn::{HostId, Nqn, NqnError};
 pub use registry::Session;

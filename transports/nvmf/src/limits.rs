@@ -156,6 +156,20 @@ pub(crate) const NS_PER_MS: u64 = 1_000_000;
 /// A connection that has not sent ICReq and Connect by then is closed.
 pub const SETUP_TIMEOUT_MS: u64 = 10_000;
 
+/// A queue whose host has to prove who it is, and has not by then, is closed; so is one whose host
+/// began to prove it again and has not finished.
+///
+/// Long enough for a host that computes in the largest group on a slow machine.
+pub const AUTH_TIMEOUT_MS: u64 = 60_000;
+
+/// Bytes of an Authentication Send or Receive; a longer one fails with Invalid Field in Command.
+///
+/// The longest message has 1168.
+pub const AUTH_TRANSFER_MAX: u32 = 8192;
+
+/// Hosts with secrets. A configuration beyond it is refused.
+pub const HOST_KEYS_MAX: usize = 4096;
+
 /// A connection that owes data, or does not take what it is sent, is closed after this long
 /// without progress.
 pub const STALL_TIMEOUT_MS: u64 = 60_000;

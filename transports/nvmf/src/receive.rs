@@ -177,6 +177,7 @@ impl Connection {
         if sqe.fuse() != 0 && (self.state != State::Io || sqe.opcode == opcode::FABRICS) {
             return Err(NvmeStatus::never(StatusCode::INVALID_FIELD));
         }
+        self.check_authenticated(sqe)?;
         if sqe.opcode == opcode::FABRICS {
             return fabrics::plan(sqe);
         }

@@ -20,6 +20,18 @@ use crate::reservation::Inbox;
 use crate::tally::{ErrorLog, Failure, Traffic};
 use crate::{HostId, Nqn};
 
+/// How sure it is that a host is who it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It was not asked.
+    #[default]
+    Open,
+    /// It has to prove it, and has not.
+    Pending,
+    /// It has proven it.
+    Proven,
+}
+
 /// Who is connected to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -30,6 +42,7 @@ pub(crate) struct Identity {
     pub(crate) peer: Option<SocketAddr>,
     /// The address that it came to: which port that is can change.
     pub(crate) local: SocketAddr,
+    pub(crate) standing: Standing,
 }
 
 /// How exactly it is known when a host was heard: more often the other cores are spared the line.
@@ -152,6 +165,8 @@ pub(crate) struct Hold {
     epoch: u32,
     life: u32,
     pub(crate) qid: u16,
+    /// Nobody else can have this QID. Not so before the host has proven who it is.
+    owns_qid: bool,
 }
 
 impl Hold {
@@ -230,9 +245,13 @@ impl Registry {
         if cold.queues & bit != 0 {
             return Err(JoinError::QidTaken);
         }
-        cold.queues |= bit;
+        // Who only says that it is this host takes no queue away from it.
+        let owns_qid = identity.standing != Standing::Pending;
+        if owns_qid {
+            cold.queues |= bit;
+        }
         cold.users += 1;
-        Ok(slot.hold(index, qid))
+        Ok(Hold { owns_qid, ..slot.hold(index, qid) })
     }
 
     /// The queue is deleted: its connection ends, and nothing of it is at a device any more. Its
@@ -242,6 +261,8 @@ impl Registry {
         let mut cold = slot.cold();
         if hold.qid == 0 {
             cold.admin_open = false;
+        }
+        if !hold.owns_qid {
             return;
         }
         assert!(cold.queues & 1u128 << hold.qid != 0, "a queue is deleted once");
@@ -377,7 +398,7 @@ impl Registry {
     /// The next wish for this I/O queue: its place, and the command. Cheap when there is none.
     pub(crate) fn next_wish(&self, hold: Hold) -> Option<(usize, u16)> {
         let slot = self.slot(hold);
-        if slot.wishes.load(Ordering::Relaxed) == 0 {
+        if slot.wishes.load(Ordering::Relaxed) == 0 || !hold.owns_qid {
             return None;
         }
         let cold = slot.cold();
@@ -419,6 +440,25 @@ impl Registry {
         }
         cold.queues_granted = count.clamp(1, IO_QUEUES_MAX);
         Some(cold.queues_granted)
+    }
+
+    /// The host has proven who it is: the hold it has from now on, or `None` when another queue of
+    /// it has the QID by now.
+    pub(crate) fn proven(&self, hold: Hold) -> Option<Hold> {
+        let slot = self.slot(hold);
+        let mut cold = slot.cold();
+        if hold.qid == 0 {
+            if slot.life.load(Ordering::Acquire) == hold.life
+                && let Some(identity) = &mut cold.identity
+            {
+                identity.standing = Standing::Proven;
+            }
+            return Some(hold);
+        }
+        let bit = 1u128 << hold.qid;
+        let taken = cold.queues & bit != 0;
+        cold.queues |= bit;
+        (!taken).then_some(Hold { owns_qid: true, ..hold })
     }
 
     /// How many I/O queues may join.
@@ -563,11 +603,11 @@ impl Registry {
         }
     }
 
-    /// Every live controller.
+    /// Every live controller, but for those whose host has not proven yet who it is.
     pub(crate) fn sessions(&self) -> Vec<Session> {
         let live = self.slots.iter().enumerate().filter_map(|(index, slot)| {
             let cold = slot.cold();
-            let identity = cold.identity?;
+            let identity = cold.identity.filter(|who| who.standing != Standing::Pending)?;
             Some(Session {
                 cntlid: u16::try_from(index + 1).ok()?,
                 subsystem: identity.subsystem,
@@ -594,7 +634,8 @@ impl Slot {
     /// What a connection that joins now remembers. The caller holds the mutex.
     fn hold(&self, index: usize, qid: u16) -> Hold {
         let epoch = self.epoch.load(Ordering::Acquire);
-        Hold { index, epoch, life: self.life.load(Ordering::Acquire), qid }
+        let life = self.life.load(Ordering::Acquire);
+        Hold { index, epoch, life, qid, owns_qid: false }
     }
 
     /// Ends the life that the caller knew; a later one in the same slot is left alone.
@@ -623,7 +664,8 @@ mod tests {
     fn identity(host: &str) -> Identity {
         let subsystem = Some(Nqn::new("nqn.2026-11.io.example:vol").unwrap());
         let hostnqn = Nqn::new(host).unwrap();
-        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer: None, local: LOCAL }
+        let (peer, local, standing) = (None, LOCAL, Standing::Open);
+        Identity { subsystem, hostnqn, hostid: HostId([1; 16]), peer, local, standing }
     }
 
     #[test]
@@ -646,6 +688,28 @@ mod tests {
         registry.release(io);
         registry.leave(io);
         assert!(registry.sessions().is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_is_not_proven_keeps_nobody_from_its_place() {
+        let registry = Registry::new();
+        let host = Identity { standing: Standing::Pending, ..identity("nqn.host:a") };
+        let admin = registry.create(host, 0, Instant::ZERO).unwrap();
+        assert!(registry.sessions().is_empty());
+        registry.proven(admin).unwrap();
+        registry.enable(admin);
+        let thief = registry.join(admin.cntlid(), 1, &host).unwrap();
+        let owner = registry.join(admin.cntlid(), 1, &host).unwrap();
+        let owner = registry.proven(owner).unwrap();
+        assert_eq!(registry.sessions()[0].io_queues, 1);
+        assert_eq!(registry.proven(thief), None);
+        registry.release(thief);
+        registry.leave(thief);
+        assert_eq!(registry.join(admin.cntlid(), 1, &host), Err(JoinError::QidTaken));
+        registry.release(owner);
+        registry.leave(owner);
+        let again = registry.join(admin.cntlid(), 1, &host).unwrap();
+        assert!(registry.proven(again).is_some());
     }
 
     #[test]

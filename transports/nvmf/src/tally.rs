@@ -12,6 +12,7 @@ use zerocopy::FromZeros;
 use crate::command::{Command, Work};
 use crate::connection::Connection;
 use crate::limits::{ERRORS_KEPT, NS_PER_MS};
+use crate::registry::Standing;
 
 /// The commands that failed last.
 #[derive(Debug)]
@@ -151,9 +152,10 @@ const HAND_OVER_NS: u64 = 10 * NS_PER_MS;
 impl Connection {
     /// Takes note of how a command ended; true when the error log has an entry for it.
     pub(crate) fn note_end(&mut self, key: u32, status: NvmeStatus) -> bool {
-        let Some(queue) = self.queue.as_ref().filter(|queue| queue.subsystem.is_some()) else {
-            return false;
-        };
+        // Who only says that it is this host writes nothing into its log.
+        let known = self.auth.standing != Standing::Pending;
+        let queue = self.queue.as_ref().filter(|queue| queue.subsystem.is_some() && known);
+        let Some(queue) = queue else { return false };
         let command = self.commands.get(key).expect("answered commands exist");
         if status.is_success() {
             if queue.hold.qid != 0 {

@@ -13,8 +13,8 @@ use crate::config::{Config, ConfigError, Hosts, Namespace, Port, Referral, Subsy
 use crate::generations::Generations;
 use crate::health::{Health, Healths};
 use crate::notices::{EVENT_ANA, EVENT_DISCOVERY, EVENT_NAMESPACES};
-use crate::registry::{Identity, News, Registry};
-use crate::{HostId, NamespaceHandle, Nqn, Session};
+use crate::registry::{Identity, News, Registry, Standing};
+use crate::{HostId, HostKeys, NamespaceHandle, Nqn, Session};
 
 /// An NVMe-oF target: one per node, shared by all shards.
 ///
@@ -43,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) discovery_nqn: Nqn,
     /// Where in `subsystems` each one is.
     places: BTreeMap<Nqn, usize>,
+    /// By the name of the host.
+    keys: Vec<Arc<HostKeys>>,
 }
 
 /// A subsystem, indexed by NSID.
@@ -52,6 +54,8 @@ pub(crate) struct SubsystemView {
     pub(crate) serial: String,
     pub(crate) hosts: Hosts,
     pub(crate) ports: usize,
+    /// It takes hosts with secrets only.
+    needs_key: bool,
     /// Up to the largest NSID.
     by_nsid: Box<[Option<Namespace>]>,
     /// How often the access information has changed, in all and by group.
@@ -61,7 +65,12 @@ pub(crate) struct SubsystemView {
 
 impl SubsystemView {
     /// Indexes a subsystem that follows an older version of it.
-    fn new(subsystem: Subsystem, ports: usize, old: Option<&SubsystemView>) -> SubsystemView {
+    fn new(
+        subsystem: Subsystem,
+        ports: usize,
+        needs_key: bool,
+        old: Option<&SubsystemView>,
+    ) -> SubsystemView {
         let Subsystem { nqn, serial, hosts, namespaces } = subsystem;
         let last = namespaces.iter().map(|namespace| namespace.nsid).max().unwrap_or(0) as usize;
         let counted = old.map_or(0, |old| old.ana_group_changes.len()).max(last + 1);
@@ -75,6 +84,7 @@ impl SubsystemView {
             serial,
             hosts,
             ports,
+            needs_key,
             by_nsid: by_nsid.into(),
             ana_changes: old.map_or(0, |old| old.ana_changes),
             ana_group_changes: vec![0; counted].into(),
@@ -126,7 +136,7 @@ impl SubsystemView {
     }
 
     fn is_like(&self, other: &SubsystemView) -> bool {
-        let names = |view: &SubsystemView| (view.nqn, view.ports);
+        let names = |view: &SubsystemView| (view.nqn, view.ports, view.needs_key);
         names(self) == names(other)
             && self.serial == other.serial
             && self.hosts == other.hosts
@@ -163,9 +173,11 @@ impl Snapshot {
     pub(crate) fn new(config: Config, old: Option<&Snapshot>) -> Result<Snapshot, ConfigError> {
         config.check()?;
         let ports = config.ports.len();
+        let required = config.authentication.required;
         let view = |subsystem: Subsystem| {
+            let needs_key = required.contains(&subsystem.nqn);
             let old = old.and_then(|old| old.subsystem(&subsystem.nqn));
-            let new = SubsystemView::new(subsystem, ports, old.map(Arc::as_ref));
+            let new = SubsystemView::new(subsystem, ports, needs_key, old.map(Arc::as_ref));
             match old {
                 Some(old) if new.is_like(old) => Arc::clone(old),
                 _ => Arc::new(new),
@@ -173,6 +185,8 @@ impl Snapshot {
         };
         let subsystems: Vec<_> = config.subsystems.into_iter().map(view).collect();
         let places = subsystems.iter().enumerate().map(|(place, view)| (view.nqn, place)).collect();
+        let mut keys: Vec<_> = config.authentication.hosts.into_iter().map(Arc::new).collect();
+        keys.sort_unstable_by(|one, other| one.host.as_str().cmp(other.host.as_str()));
         let well_known = Nqn::new(DISCOVERY_NQN).expect("the specification's own name");
         let mut new = Snapshot {
             generation: old.map_or(1, |old| old.generation + 1),
@@ -182,6 +196,7 @@ impl Snapshot {
             referrals: config.referrals,
             discovery_nqn: config.discovery_nqn.unwrap_or(well_known),
             places,
+            keys,
         };
         if let Some(old) = old {
             new.generations = old.generations.after(old, &new);
@@ -191,6 +206,33 @@ impl Snapshot {
 
     pub(crate) fn subsystem(&self, nqn: &Nqn) -> Option<&Arc<SubsystemView>> {
         self.places.get(nqn).map(|&place| &self.subsystems[place])
+    }
+
+    /// The secrets of a host.
+    pub(crate) fn keys_of(&self, host: &Nqn) -> Option<&Arc<HostKeys>> {
+        let at = self.keys.binary_search_by(|keys| keys.host.as_str().cmp(host.as_str())).ok()?;
+        Some(&self.keys[at])
+    }
+
+    /// How a host stands that connects to a subsystem; `None` when it may not.
+    //= NVMe-Base 2.1 §8.3.4
+    //# a host with a secret authenticates
+    pub(crate) fn standing(&self, view: &SubsystemView, host: &Nqn) -> Option<Standing> {
+        match self.keys_of(host) {
+            Some(_) => Some(Standing::Pending),
+            None if view.needs_key => None,
+            None => Some(Standing::Open),
+        }
+    }
+
+    /// Whether a connected host may stay, as it stands.
+    pub(crate) fn admits(&self, view: &SubsystemView, host: &Nqn, standing: Standing) -> bool {
+        let enough = match self.standing(view, host) {
+            None => false,
+            Some(Standing::Pending | Standing::Proven) => standing != Standing::Open,
+            Some(Standing::Open) => true,
+        };
+        enough && view.hosts.allows(host)
     }
 
     /// Whether this is the discovery subsystem, by its well-known or its unique name.
@@ -248,7 +290,8 @@ impl Target {
 
     /// Replaces everything that the target offers, and tells the hosts that see a difference.
     ///
-    /// A controller whose subsystem is gone, or whose host is no longer allowed, is ended. A
+    /// A controller whose subsystem is gone, or whose host is no longer allowed or would have to
+    /// authenticate now and has not, is ended; a host that did so stays when its secret changes. A
     /// namespace that is resized, added or removed, attached or detached, and a change of how it is
     /// reached, is announced to the controllers that see it; discovery controllers are told when
     /// the log of their own host changed.
@@ -263,9 +306,9 @@ impl Target {
         self.generation.store(new.generation, Ordering::Release);
         self.registry.expel(|identity| match &identity.subsystem {
             None => true,
-            Some(nqn) => {
-                new.subsystem(nqn).is_some_and(|view| view.hosts.allows(&identity.hostnqn))
-            }
+            Some(nqn) => new
+                .subsystem(nqn)
+                .is_some_and(|view| new.admits(view, &identity.hostnqn, identity.standing)),
         });
         self.registry.notify(|identity| new.news(&old, identity));
         Ok(())

@@ -49,6 +49,11 @@ fn reservation_dialogues_hold() {
 }
 
 #[test]
+fn authentication_dialogues_hold() {
+    play_file("authentication.pdu", include_str!("../testdata/authentication.pdu"));
+}
+
+#[test]
 fn discovery_dialogues_hold() {
     play_file("discovery.pdu", include_str!("../testdata/discovery.pdu"));
 }

@@ -81,7 +81,8 @@ impl Control {
             },
         };
         let (volume, access, paths) = (request.volume, request.access, Access::default());
-        Ok(ExportRecord { volume, nqn, nsid, access, paths })
+        let require_authentication = request.require_authentication;
+        Ok(ExportRecord { volume, nqn, nsid, access, paths, require_authentication })
     }
 
     async fn existing_export(
@@ -98,6 +99,10 @@ impl Control {
         }
         if request.access != record.access {
             differences.push("other hosts may connect (see: holdfast export hosts)".to_owned());
+        }
+        if request.require_authentication != record.require_authentication {
+            let not = if record.require_authentication { "" } else { "not " };
+            differences.push(format!("authentication is {not}required"));
         }
         if !differences.is_empty() {
             return Err(ApiError::AlreadyExists {
@@ -270,8 +275,9 @@ fn plane_export(
 ) -> Result<PlaneExport, ApiError> {
     let store = desired.stores.get(&volume.store);
     let store = store.ok_or_else(|| ApiError::not_found("store", &volume.store))?.record.uuid;
-    let ExportRecord { nqn, nsid, access, paths, .. } = record.clone();
-    Ok(PlaneExport { nqn, nsid, store, volume: volume.uuid, access, paths })
+    let ExportRecord { nqn, nsid, access, paths, require_authentication, .. } = record.clone();
+    let volume = volume.uuid;
+    Ok(PlaneExport { nqn, nsid, store, volume, access, paths, require_authentication })
 }
 
 /// A number that no namespace of a subsystem has: one above all of them, so that one that was just

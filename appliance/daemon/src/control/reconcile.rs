@@ -34,6 +34,10 @@ impl Control {
                 }
                 progress = true;
                 if let Err(error) = self.execute(step, &desired).await {
+                    // Nothing is served to hosts that would not be asked for their keys.
+                    if matches!(step, Step::SetKeys(_)) {
+                        return Err(error);
+                    }
                     self.note_failure(step, &subject, &error);
                     failures.insert(subject, error.to_string());
                 }
@@ -81,6 +85,7 @@ impl Control {
             observed.exports.insert(volume, ObservedExport { nqn, nsid, access, paths });
         }
         observed.referrals = self.plane.referrals().await?;
+        observed.hosts = self.plane.hosts().await?;
         Ok(observed)
     }
 
@@ -124,6 +129,7 @@ impl Control {
             }
             Step::RemoveExport { volume, .. } => self.plane.export_remove(*volume).await,
             Step::SetReferrals(referrals) => self.plane.set_referrals(referrals.clone()).await,
+            Step::SetKeys(hosts) => self.plane.hosts_replace(hosts.clone()).await,
             Step::Complain { .. } => Ok(()),
         }
     }
@@ -132,6 +138,7 @@ impl Control {
         let kind = match step {
             Step::OpenStore(_) => EventKind::StoreFailed,
             Step::AddExport { .. }
+            | Step::SetKeys(_)
             | Step::ChangeExport { .. }
             | Step::RemoveExport { .. }
             | Step::SetReferrals(_) => EventKind::ExportFailed,
@@ -158,6 +165,7 @@ fn subject_of(step: &Step) -> String {
         }
         Step::RemoveExport { nqn, .. } => nqn.to_string(),
         Step::SetReferrals(_) => "discovery".to_owned(),
+        Step::SetKeys(_) => "keys of hosts".to_owned(),
         Step::Complain { subject, .. } => subject.clone(),
     }
 }

@@ -237,6 +237,7 @@ impl View {
             uuid: volume.uuid,
             access: record.access.clone(),
             paths: record.paths.clone(),
+            require_authentication: record.require_authentication,
             listeners: self.info.nvme_tcp.iter().map(ToString::to_string).collect(),
             online,
             reason,

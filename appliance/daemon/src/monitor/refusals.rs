@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::limits::{MONITOR_SECONDS, REFUSAL_QUIET_SECONDS, REFUSED_PAIRS_MAX};
-use crate::plane::PlaneRefusal;
+use crate::plane::{PlaneRefusal, RefusalCause};
 
 /// What was told of refused hosts.
 #[derive(Default)]
 pub(super) struct Refusals {
-    pairs: BTreeMap<(String, String), Pair>,
+    /// By host, what it asked for, and whether it was to prove who it is: that is news of its own.
+    pairs: BTreeMap<(String, String, bool), Pair>,
     /// Refusals that no pair had room for.
     others: Quiet,
 }
@@ -43,6 +44,8 @@ impl Quiet {
 pub(super) struct Told {
     /// The subsystem that is there but not for this host, or empty.
     pub(super) subsystem: String,
+    /// It did not prove who it is.
+    pub(super) not_proven: bool,
     pub(super) message: String,
 }
 
@@ -59,7 +62,8 @@ impl Refusals {
             }
         });
         for refusal in refused {
-            let key = (refusal.host.clone(), refusal.subsystem.clone());
+            let not_proven = matches!(refusal.cause, RefusalCause::NotProven(_));
+            let key = (refusal.host.clone(), refusal.subsystem.clone(), not_proven);
             if let Some(pair) = self.pairs.get_mut(&key) {
                 pair.quiet.count += 1;
                 pair.last = refusal;
@@ -72,23 +76,27 @@ impl Refusals {
         }
         if let Some(count @ 1..) = self.others.look() {
             let message = format!("{count} more connects of many other hosts were refused");
-            told.push(Told { subsystem: String::new(), message });
+            told.push(Told { subsystem: String::new(), not_proven: false, message });
         }
         told
     }
 }
 
 fn tell(refusal: &PlaneRefusal, again: Option<u64>) -> Told {
-    let PlaneRefusal { host, subsystem, peer, not_allowed } = refusal;
-    let why = match (*not_allowed, subsystem.as_str()) {
-        (true, _) => "is not on the allow list".to_owned(),
-        (false, "") => "asked for something that is not a name".to_owned(),
-        (false, subsystem) => format!("asked for {subsystem}, which it cannot have"),
+    let PlaneRefusal { host, subsystem, peer, cause } = refusal;
+    let why = match (*cause, subsystem.as_str()) {
+        (RefusalCause::NotListed, _) => "is not on the allow list".to_owned(),
+        (RefusalCause::NoKey, _) => "has no key, and needs one here".to_owned(),
+        (RefusalCause::NotProven(why), _) => format!("did not prove who it is: {why}"),
+        (RefusalCause::Other, "") => "asked for something that is not a name".to_owned(),
+        (RefusalCause::Other, subsystem) => format!("asked for {subsystem}, which it cannot have"),
     };
     let host = if host.is_empty() { "(without a name)" } else { host };
     let again = again.map(|count| format!(", {count} time(s) since last told")).unwrap_or_default();
-    let subsystem = if *not_allowed { subsystem.clone() } else { String::new() };
-    Told { subsystem, message: format!("host {host} from {peer} {why}{again}") }
+    let there = *cause != RefusalCause::Other;
+    let subsystem = if there { subsystem.clone() } else { String::new() };
+    let not_proven = matches!(cause, RefusalCause::NotProven(_));
+    Told { subsystem, not_proven, message: format!("host {host} from {peer} {why}{again}") }
 }
 
 #[cfg(test)]
@@ -102,7 +110,7 @@ mod tests {
             host: host.to_owned(),
             subsystem: "nqn.s".to_owned(),
             peer: "192.0.2.1:1".to_owned(),
-            not_allowed: true,
+            cause: RefusalCause::NotListed,
         }
     }
 
@@ -119,6 +127,18 @@ mod tests {
         assert_eq!(later.len(), 1, "{later:?}");
         let expected = format!(", {QUIET_LOOKS} time(s) since last told");
         assert!(later[0].message.ends_with(&expected), "{later:?}");
+    }
+
+    #[test]
+    fn a_host_that_was_not_listed_and_then_has_a_wrong_key_is_told_twice() {
+        let mut refusals = Refusals::default();
+        assert_eq!(refusals.look(vec![refusal("a")]).len(), 1);
+        let cause = RefusalCause::NotProven("it has another key");
+        let told = refusals.look(vec![PlaneRefusal { cause, ..refusal("a") }]);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].not_proven && told[0].subsystem == "nqn.s");
+        let message = "host a from 192.0.2.1:1 did not prove who it is: it has another key";
+        assert_eq!(told[0].message, message);
     }
 
     #[test]

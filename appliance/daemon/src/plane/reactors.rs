@@ -7,6 +7,7 @@
 mod care;
 mod convert;
 mod exports;
+mod keys;
 mod snapshots;
 mod start;
 
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{
-    ApiError, ByteLen, DevicePath, DiffStep, LogSize, Nqn, Qos, Referral, Reply, Session,
+    ApiError, ByteLen, DevicePath, DiffStep, HostSet, LogSize, Nqn, Qos, Referral, Reply, Session,
     StoreCheck,
 };
 use bdev::Bdev;
@@ -31,6 +32,7 @@ use super::{
 };
 use convert::{api_error, plane_store, plane_volume};
 use exports::Exported;
+use keys::Computer;
 
 /// A node's reactors, from the outside.
 pub(crate) struct ReactorPlane {
@@ -40,6 +42,7 @@ pub(crate) struct ReactorPlane {
 struct Shared {
     handle: NodeHandle,
     reactors: Mutex<Vec<Reactor>>,
+    computer: Mutex<Option<Computer>>,
     reactor_stats: Vec<Arc<ReactorStats>>,
     cores: Vec<u32>,
     idle: reactor::Idle,
@@ -59,6 +62,7 @@ struct Book {
     exports: BTreeMap<Uuid, Exported>,
     referrals: Vec<Referral>,
     discovery_nqn: Option<Nqn>,
+    hosts: Vec<HostSet>,
     listening: Vec<SocketAddr>,
     listening_discovery: Vec<SocketAddr>,
 }
@@ -228,6 +232,8 @@ impl Shared {
         let reactors =
             std::mem::take(&mut *self.reactors.lock().unwrap_or_else(PoisonError::into_inner));
         reactors.into_iter().for_each(Reactor::join);
+        let computer = self.computer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        computer.into_iter().for_each(Computer::stop);
         Ok(())
     }
 }
@@ -386,6 +392,14 @@ impl DataPlane for ReactorPlane {
             book.discovery_nqn = Some(nqn);
             shared.publish(&book)
         }))
+    }
+
+    fn hosts(&self) -> Reply<'_, Vec<HostSet>> {
+        Box::pin(async { Ok(self.shared.book().hosts.clone()) })
+    }
+
+    fn hosts_replace(&self, hosts: Vec<HostSet>) -> Reply<'_, ()> {
+        Box::pin(self.blocking(move |shared| shared.replace_hosts(hosts)))
     }
 
     fn sessions(&self) -> Reply<'_, Vec<Session>> {

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use api::{
-    ApiError, ByteLen, ChangedRange, CheckReport, DevicePath, DiffStep, IoCounters,
+    ApiError, ByteLen, ChangedRange, CheckReport, DevicePath, DiffStep, HostSet, IoCounters,
     LatencyHistogram, LogSize, Nqn, Qos, Referral, Reply, Session, ShardStats, StoreCheck,
     StoreNumbers, VolumeIo,
 };
 use daemon::{
     DataPlane, PlaneExport, PlaneInfo, PlaneNewSnapshot, PlaneNotices, PlaneRefusal, PlaneSnapshot,
-    PlaneStats, PlaneStore, PlaneVolume,
+    PlaneStats, PlaneStore, PlaneVolume, RefusalCause,
 };
 use uuid::Uuid;
 
@@ -30,6 +30,7 @@ struct Inner {
     exports: BTreeMap<Uuid, PlaneExport>,
     referrals: Vec<Referral>,
     sessions: Vec<Session>,
+    hosts: Vec<HostSet>,
     refused: Vec<PlaneRefusal>,
     listening: bool,
     drained: bool,
@@ -106,12 +107,15 @@ impl MemoryPlane {
             });
         }
         if !admitted {
-            let not_allowed = !exports.is_empty();
+            let cause = match exports.is_empty() {
+                true => RefusalCause::Other,
+                false => RefusalCause::NotListed,
+            };
             inner.refused.push(PlaneRefusal {
                 host: host.to_string(),
                 subsystem: subsystem.to_string(),
                 peer: "192.0.2.1:40000".to_owned(),
-                not_allowed,
+                cause,
             });
         }
         admitted
@@ -420,6 +424,15 @@ impl DataPlane for MemoryPlane {
 
     fn set_discovery_nqn(&self, nqn: Nqn) -> Reply<'_, ()> {
         assert!(!nqn.is_discovery() && !self.inner.lock().unwrap().listening);
+        ready(Ok(()))
+    }
+
+    fn hosts(&self) -> Reply<'_, Vec<HostSet>> {
+        ready(Ok(self.inner.lock().unwrap().hosts.clone()))
+    }
+
+    fn hosts_replace(&self, hosts: Vec<HostSet>) -> Reply<'_, ()> {
+        self.inner.lock().unwrap().hosts = hosts;
         ready(Ok(()))
     }
 

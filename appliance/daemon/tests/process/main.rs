@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(clippy::disallowed_methods, reason = "a real program runs by the real clock")]
 
+mod authentication;
 mod backend;
 mod bench;
 mod care;

@@ -41,9 +41,9 @@ pub(super) async fn execute(
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     match command {
-        ExportCommand::Add { volume, nqn, nsid, hosts, allow_any_host } => {
+        ExportCommand::Add { volume, nqn, nsid, hosts, allow_any_host, require_authentication } => {
             let access = if allow_any_host { HostAccess::Any } else { HostAccess::listed(hosts)? };
-            let request = ExportAdd { volume, nqn, nsid, access };
+            let request = ExportAdd { volume, nqn, nsid, access, require_authentication };
             let request = client.request(v1::ExportAddRequest::from(request));
             let outcome: Changed<Export> =
                 client.exports().add(request).await?.into_inner().try_into()?;

@@ -4,7 +4,7 @@ use api::ScrubPolicy;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Kept, ReferralsRecord};
+use crate::record::{HostRecord, Kept, ReferralsRecord};
 use crate::state::Revision;
 
 fn store(name: &str, id: u128) -> StoreRecord {
@@ -36,6 +36,7 @@ fn export(name: &str) -> ExportRecord {
         nsid: 1,
         access: HostAccess::Any,
         paths: Access::default(),
+        require_authentication: false,
     }
 }
 
@@ -53,6 +54,7 @@ fn desired(
         volumes: volumes.into_iter().map(|r| (r.name.clone(), keep(r))).collect(),
         exports: exports.into_iter().map(|r| (r.volume.clone(), keep(r))).collect(),
         referrals: None,
+        hosts: BTreeMap::new(),
     }
 }
 
@@ -230,6 +232,22 @@ fn observe(record: &ExportRecord) -> ObservedExport {
     ObservedExport { nqn, nsid, access, paths }
 }
 
+#[test]
+fn keys_are_there_before_anything_is_exported() {
+    let mut wish =
+        desired(vec![store("s", 1)], vec![volume("v", 2, "s", Phase::Ready)], vec![export("v")]);
+    let key = api::DhchapKey::new(None, &[7; 32]).unwrap();
+    let nqn: api::Nqn = "nqn.2014-08.com.example:h".parse().unwrap();
+    let host = api::HostSet::new(nqn.clone(), key, None, None, None).unwrap();
+    wish.hosts.insert(nqn, keep(HostRecord(host.clone())));
+    let mut seen = open("s", 1, &[(2, "v", 1 << 20)]);
+    let steps = plan(&wish, &seen);
+    assert_eq!(steps[0], Step::SetKeys(vec![host.clone()]));
+    assert!(matches!(steps[1], Step::AddExport { .. }));
+    seen.hosts = vec![host];
+    assert!(!plan(&wish, &seen).iter().any(|step| matches!(step, Step::SetKeys(_))));
+}
+
 /// Executes a step on the model, as the daemon does on the data plane.
 fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: &[StoreName]) {
     match step {
@@ -280,6 +298,7 @@ fn execute(step: &Step, desired: &mut Desired, observed: &mut Observed, broken: 
             observed.exports.remove(volume);
         }
         Step::SetReferrals(referrals) => observed.referrals.clone_from(referrals),
+        Step::SetKeys(hosts) => observed.hosts.clone_from(hosts),
         Step::Complain { .. } => {}
     }
 }

@@ -3,16 +3,17 @@
 use std::net::SocketAddr;
 
 use api::{
-    Access, AnaState, BlockSize, ByteLen, HostAccess, Qos, Rate, Referral, ScrubPolicy, ScrubRate,
-    add_referral, check_nsid,
+    Access, AnaState, BlockSize, ByteLen, HostAccess, HostSet, Qos, Rate, Referral, ScrubPolicy,
+    ScrubRate, add_referral, check_nsid,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zeroize::Zeroize;
 
 use super::{
-    ExportRecord, Phase, REFERRALS_KEY, RecordError, ReferralsRecord, StoreRecord, VolumeRecord,
-    export_key, store_key, volume_key,
+    ExportRecord, HostRecord, Phase, REFERRALS_KEY, RecordError, ReferralsRecord, StoreRecord,
+    VolumeRecord, export_key, host_key, store_key, volume_key,
 };
 
 /// The version that is written. Raise it with every change that an older version must not ignore.
@@ -126,6 +127,8 @@ struct ExportWire {
     nsid: u32,
     #[serde(default, skip_serializing_if = "PathsWire::is_default")]
     paths: PathsWire,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    require_authentication: bool,
 }
 
 const fn first_nsid() -> u32 {
@@ -190,6 +193,26 @@ struct ReferralWire {
     address: SocketAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nqn: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostWire {
+    nqn: String,
+    dhchap_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dhchap_ctrl_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dhchap_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dhchap_dhgroup: Option<String>,
+}
+
+impl Drop for HostWire {
+    fn drop(&mut self) {
+        self.dhchap_key.zeroize();
+        self.dhchap_ctrl_key.zeroize();
+    }
 }
 
 fn encode<T: Serialize>(record: T) -> Vec<u8> {
@@ -310,6 +333,7 @@ impl ExportRecord {
             hosts: self.access.hosts().iter().map(ToString::to_string).collect(),
             nsid: self.nsid,
             paths: PathsWire::encode(&self.paths),
+            require_authentication: self.require_authentication,
         })
     }
 
@@ -332,6 +356,7 @@ impl ExportRecord {
             nsid: check_nsid(wire.nsid).map_err(|error| damaged(key, error))?,
             access,
             paths: wire.paths.decode().map_err(|error| damaged(key, error))?,
+            require_authentication: wire.require_authentication,
         };
         check_key(key, &export_key(&record.volume))?;
         Ok(record)
@@ -364,6 +389,48 @@ impl ReferralsRecord {
         }
         check_key(key, REFERRALS_KEY)?;
         Ok(Self { referrals })
+    }
+}
+
+impl HostRecord {
+    /// The bytes to keep. They hold the keys as they are.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let Self(host) = self;
+        encode(HostWire {
+            nqn: host.nqn().to_string(),
+            dhchap_key: host.key().expose().to_string(),
+            dhchap_ctrl_key: host.controller_key().map(|key| key.expose().to_string()),
+            dhchap_hash: host.hash().map(|hash| hash.to_string()),
+            dhchap_dhgroup: host.group().map(|group| group.to_string()),
+        })
+    }
+
+    /// Reads what was kept under `key`.
+    ///
+    /// # Errors
+    /// When the record is damaged, newer than this version, or belongs under another key.
+    pub fn decode(key: &str, bytes: &[u8]) -> Result<Self, RecordError> {
+        let wire: HostWire = decode(key, bytes).map_err(|error| match error {
+            // What is wrong with it is not quoted: it may be the key.
+            RecordError::Damaged { key, .. } => damaged(&key, "it is no host with keys"),
+            other => other,
+        })?;
+        let host = wire.read().map_err(|error| damaged(key, error))?;
+        check_key(key, &host_key(host.nqn()))?;
+        Ok(Self(host))
+    }
+}
+
+impl HostWire {
+    fn read(&self) -> Result<HostSet, api::ApiError> {
+        HostSet::new(
+            self.nqn.parse()?,
+            self.dhchap_key.parse()?,
+            self.dhchap_ctrl_key.as_ref().map(|key| key.parse()).transpose()?,
+            self.dhchap_hash.as_ref().map(|hash| hash.parse()).transpose()?,
+            self.dhchap_dhgroup.as_ref().map(|group| group.parse()).transpose()?,
+        )
     }
 }
 
@@ -431,6 +498,7 @@ mod tests {
             nsid: 1,
             access: HostAccess::Any,
             paths: Access::default(),
+            require_authentication: false,
         };
         let text = String::from_utf8(record.encode()).unwrap();
         assert!(text.ends_with("\"allow_any_host\":true,\"hosts\":[]}}"), "{text}");
@@ -454,6 +522,26 @@ mod tests {
         let back = ReferralsRecord::decode(REFERRALS_KEY, &record.encode()).unwrap();
         assert_eq!(back, record);
         assert!(ReferralsRecord::decode("discovery/other", &record.encode()).is_err());
+    }
+
+    #[test]
+    fn a_host_with_keys_survives_the_disk_and_a_damaged_one_is_not_quoted() {
+        let key = |byte: u8| api::DhchapKey::new(None, &[byte; 32]).unwrap();
+        let nqn: api::Nqn = "nqn.2014-08.com.example:h".parse().unwrap();
+        for full in [false, true] {
+            let hash = full.then_some(api::DhchapHash::Sha384);
+            let group = full.then_some(api::DhchapGroup::Ffdhe3072);
+            let other = full.then(|| key(2));
+            let record = HostRecord(HostSet::new(nqn.clone(), key(1), other, hash, group).unwrap());
+            let bytes = record.encode();
+            assert_eq!(HostRecord::decode(&host_key(&nqn), &bytes).unwrap(), record);
+            assert!(HostRecord::decode("hosts/nqn.2014-08.com.example:i", &bytes).is_err());
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(text.contains("dhchap_ctrl_key"), full, "{text}");
+            let damaged = text.replace("\"dhchap_key\"", "\"dhchap_kez\"");
+            let error = HostRecord::decode(&host_key(&nqn), damaged.as_bytes()).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("DHHC"), "{error}");
+        }
     }
 
     #[test]
@@ -493,6 +581,7 @@ mod tests {
                 nsid,
                 access: if any { HostAccess::Any } else { HostAccess::listed(hosts).unwrap() },
                 paths,
+                require_authentication: names.len() == 3,
             };
             let back = ExportRecord::decode("exports/v", &record.encode()).unwrap();
             prop_assert_eq!(back, record);

@@ -27,7 +27,9 @@ impl TryFrom<v1::ExportAddRequest> for ExportAdd {
             0 => None,
             nsid => Some(check_nsid(nsid)?),
         };
-        Ok(Self { volume: field("volume", &message.volume)?, nqn, nsid, access })
+        let require_authentication = message.require_authentication;
+        let volume = field("volume", &message.volume)?;
+        Ok(Self { volume, nqn, nsid, access, require_authentication })
     }
 }
 
@@ -39,6 +41,7 @@ impl From<ExportAdd> for v1::ExportAddRequest {
             allow_any_host: request.access == HostAccess::Any,
             hosts: request.access.hosts().iter().map(ToString::to_string).collect(),
             nsid: request.nsid.unwrap_or_default(),
+            require_authentication: request.require_authentication,
         }
     }
 }
@@ -180,6 +183,7 @@ impl TryFrom<v1::Export> for Export {
             uuid: uuid(&message.uuid)?,
             access: access(message.allow_any_host, &message.hosts)?,
             paths: paths(message.ana_state, message.listener_states)?,
+            require_authentication: message.require_authentication,
             listeners: message.listeners,
             online: message.online,
             reason: message.reason,
@@ -197,6 +201,7 @@ impl From<Export> for v1::Export {
             uuid: export.uuid.to_string(),
             allow_any_host: export.access == HostAccess::Any,
             hosts: export.access.hosts().iter().map(ToString::to_string).collect(),
+            require_authentication: export.require_authentication,
             listeners: export.listeners,
             online: export.online,
             reason: export.reason,
@@ -258,8 +263,13 @@ mod tests {
             let message = v1::ExportSetAnaStateRequest::from(wanted.clone());
             prop_assert_eq!(SetAnaState::try_from(message).unwrap(), wanted);
             let nqn: Option<api::Nqn> = names.first().map(|name| name.parse().unwrap());
-            let request =
-                ExportAdd { volume: volume.parse().unwrap(), nqn, nsid, access: access.clone() };
+            let request = ExportAdd {
+                volume: volume.parse().unwrap(),
+                nqn,
+                nsid,
+                access: access.clone(),
+                require_authentication: any,
+            };
             let message = v1::ExportAddRequest::from(request.clone());
             prop_assert_eq!(ExportAdd::try_from(message).unwrap(), request);
 
@@ -270,6 +280,7 @@ mod tests {
                 uuid: ::uuid::Uuid::from_u128(7),
                 access,
                 paths,
+                require_authentication: !any,
                 listeners: names,
                 online: any,
                 reason: String::new(),

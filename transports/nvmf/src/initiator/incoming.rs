@@ -3,7 +3,7 @@
 use bdev::{Completion, Data, Status};
 use nvme_spec::{
     C2hDataHeader, CapsuleRespHeader, Cqe, IcResp, NvmeStatus, PduType, R2tHeader, StatusCode,
-    TermReqHeader, U16, digest_flags, pdu_flags,
+    TermReqHeader, U16, authreq, digest_flags, pdu_flags,
 };
 
 use super::mapping::block_status;
@@ -26,7 +26,7 @@ impl Initiator {
     pub(super) fn advance(&mut self) -> Result<(), Failure> {
         loop {
             if self.framer.data_remaining().is_some() {
-                if !self.drain() {
+                if !self.drain()? {
                     return Ok(());
                 }
                 continue;
@@ -89,8 +89,19 @@ impl Initiator {
                 return Err(Failure::Refused { status, dw0 });
             }
             self.cntlid = u16::try_from(dw0 & 0xffff).expect("masked");
-            self.state = State::Ready;
-            return Ok(());
+            if dw0 & (authreq::ATR | authreq::ASCR) == 0 {
+                self.state = State::Ready;
+                return Ok(());
+            }
+            self.state = State::Authenticating;
+            return self.begin_exchange();
+        }
+        self.complete(pending, cqe)
+    }
+
+    fn complete(&mut self, pending: Pending, cqe: Cqe) -> Result<(), Failure> {
+        if pending.authentication {
+            return self.on_authentication(pending, &cqe);
         }
         self.finish(pending, cqe);
         Ok(())
@@ -144,23 +155,23 @@ impl Initiator {
         Ok(())
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self) -> Result<bool, Failure> {
         let Some(key) = self.current else {
             self.framer.skip_data(u32::MAX);
-            return self.framer.finish_data().is_some();
+            return Ok(self.framer.finish_data().is_some());
         };
         let pending = self.pending.get_mut(key).expect("its data is arriving");
-        let Some(buf) = &mut pending.into else { return false };
+        let Some(buf) = &mut pending.into else { return Ok(false) };
         let (start, end) = (pending.received as usize, pending.len as usize);
         pending.received += narrow(self.framer.take_data(&mut buf.bytes_mut()[start..end]));
-        let Some(intact) = self.framer.finish_data() else { return false };
+        let Some(intact) = self.framer.finish_data() else { return Ok(false) };
         self.current = None;
         pending.corrupt |= !intact;
         if pending.ends {
             let pending = self.pending.remove(key).expect("just seen");
-            self.finish(pending, Cqe::new_zeroed());
+            self.complete(pending, Cqe::new_zeroed())?;
         }
-        true
+        Ok(true)
     }
 
     fn on_r2t(&mut self, head: Head) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use nvme_spec::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::auth::HostExchange;
 use super::incoming::ACCEPTS;
 use super::mapping::command_of;
 use crate::framer::{Digests, Framer, narrow};
@@ -111,6 +112,12 @@ pub enum Failure {
         /// And this DW0: where the parameter in error is.
         dw0: u32,
     },
+    /// The target asks for an authentication, and there is no secret.
+    AuthenticationRequired,
+    /// The target refused the authentication, with this explanation.
+    NotAuthenticated(u8),
+    /// The controller does not have the secret that it must have.
+    WrongController,
     /// The target sent something that makes no sense.
     Protocol(&'static str),
     /// The target ended the connection with this FES and FEI.
@@ -122,6 +129,7 @@ pub(super) enum State {
     Closed,
     AwaitIcResp,
     AwaitConnect,
+    Authenticating,
     Ready,
     Failed(Failure),
 }
@@ -138,6 +146,8 @@ pub(super) struct Pending {
     pub(super) corrupt: bool,
     /// A block request, not a raw command.
     pub(super) block: bool,
+    /// A command of an authentication.
+    pub(super) authentication: bool,
     /// The data PDU that is arriving ends the command (SUCCESS).
     pub(super) ends: bool,
     pub(super) ttag: u16,
@@ -169,6 +179,7 @@ pub struct Initiator {
     pub(super) h2c_max: u32,
     pub(super) cntlid: u16,
     pub(super) connect_key: u32,
+    pub(super) exchange: Option<Box<HostExchange>>,
 }
 
 impl Initiator {
@@ -193,6 +204,7 @@ impl Initiator {
             h2c_max: 4096,
             cntlid: options.cntlid,
             connect_key: 0,
+            exchange: None,
         }
     }
 
@@ -208,6 +220,9 @@ impl Initiator {
         else {
             return false;
         };
+        if !self.prepare_exchange(pool) {
+            return false;
+        }
         self.framer.open(segment);
         self.state = State::AwaitIcResp;
         self.outbox.push(Out::IcReq).expect("the outbox is empty");
@@ -302,7 +317,7 @@ impl Initiator {
         Ok(())
     }
 
-    fn send(&mut self, pending: Pending) {
+    pub(super) fn send(&mut self, pending: Pending) {
         let key = self.pending.insert(pending).expect("room was checked");
         self.outbox.push(Out::Command(key)).expect("one entry per command");
     }
@@ -408,6 +423,7 @@ impl Initiator {
         for key in 0..narrow(self.pending.capacity()) {
             if let Some(pending) = self.pending.remove(key)
                 && !pending.is_connect()
+                && !pending.authentication
             {
                 let mut cqe = Cqe::new_zeroed();
                 let status = NvmeStatus::again(StatusCode::HOST_PATHING_ERROR);
@@ -440,6 +456,7 @@ impl Pending {
             received: 0,
             corrupt: false,
             block: false,
+            authentication: false,
             ends: false,
             ttag: 0,
             sending: 0,

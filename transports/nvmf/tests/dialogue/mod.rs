@@ -9,10 +9,10 @@ use std::sync::Arc;
 use bdev::{BufMut, Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Status};
 use net::Batch;
 use nvme_spec::{
-    CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType, PropertyGetSqe,
-    PropertySetSqe, Sgl, Sqe, U16, U32, U64, opcode,
+    AuthenticationSqe, CommonHeader, ConnectData, ConnectSqe, IcReq, PSDT_SGL, PduType,
+    PropertyGetSqe, PropertySetSqe, Sgl, Sqe, U16, U32, U64, opcode,
 };
-use nvmf::{Addresses, Config, Connection, Cx, Health, NamespaceHandle, Target};
+use nvmf::{Addresses, Authenticator, Config, Connection, Cx, Health, NamespaceHandle, Target};
 use offer::{BLOCKS, SUBNQN};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -139,6 +139,15 @@ impl Words {
 
     fn u8(&self, key: &str, default: u8) -> u8 {
         self.number(key).map_or(default, |value| u8::try_from(value).unwrap())
+    }
+
+    /// Bytes: hexadecimal digits, and `zeroes=N` behind.
+    fn bytes(&self) -> Vec<u8> {
+        let words = self.flags.iter().filter(|word| *word != "later");
+        words
+            .flat_map(|word| (0..word.len()).step_by(2).map(|i| hex(&word[i..i + 2])))
+            .chain(std::iter::repeat_n(0, self.u32("zeroes", 0) as usize))
+            .collect()
     }
 
     fn has(&self, flag: &str) -> bool {
@@ -292,6 +301,8 @@ impl Stage {
                 sqe.value = U64::new(words.number("value").unwrap_or(0));
                 self.command(zerocopy::transmute!(sqe), words, opcode::FABRICS)
             }
+            "auth-send" => self.authentication(words, opcode::fctype::AUTHENTICATION_SEND),
+            "auth-receive" => self.authentication(words, opcode::fctype::AUTHENTICATION_RECEIVE),
             "disconnect" => {
                 let mut sqe = Sqe::new_zeroed();
                 sqe.nsid = U32::new(u32::from(opcode::fctype::DISCONNECT));
@@ -309,12 +320,7 @@ impl Stage {
                 self.command(sqe, words, opcode)
             }
             "h2c" => self.h2c(words),
-            "raw" => words
-                .flags
-                .iter()
-                .flat_map(|word| (0..word.len()).step_by(2).map(|i| hex(&word[i..i + 2])))
-                .chain(std::iter::repeat_n(0, words.u32("zeroes", 0) as usize))
-                .collect(),
+            "raw" => words.bytes(),
             _ => panic!("{}: nothing to say", self.place),
         };
         self.unsent.extend(bytes);
@@ -322,6 +328,19 @@ impl Stage {
             let bytes = std::mem::take(&mut self.unsent);
             self.send(&bytes);
         }
+    }
+
+    /// A message in a capsule, or room for one.
+    fn authentication(&mut self, words: &Words, fctype: u8) -> Vec<u8> {
+        let data = words.bytes();
+        let mut sqe = AuthenticationSqe::new_zeroed();
+        sqe.fctype = fctype;
+        sqe.spsp0 = words.u8("spsp0", 1);
+        sqe.spsp1 = words.u8("spsp1", 1);
+        sqe.secp = words.u8("secp", 0xe9);
+        let len = u32::try_from(data.len()).unwrap().max(words.u32("len", 0));
+        sqe.len = U32::new(words.u32("tl", len));
+        self.capsule(zerocopy::transmute!(sqe), words, opcode::FABRICS, &data)
     }
 
     fn icreq(&mut self, words: &Words) -> Vec<u8> {
@@ -481,6 +500,11 @@ impl Stage {
                 link.connection.on_completion(cx, done);
             }
         }
+        if let Some(mut computation) = link.connection.take_computation() {
+            let mut authenticator = Authenticator::new(|bytes: &mut [u8]| bytes.fill(0x11));
+            authenticator.compute(&mut computation);
+            link.connection.on_computed(cx, computation);
+        }
         let mut batch = Batch::with_defaults();
         while link.connection.poll_transmit(cx, &mut batch) {
             moved = true;
@@ -508,7 +532,7 @@ impl Stage {
                     && !self.name.ends_with("io")
                     && self.cntlid == 0
                 {
-                    self.cntlid = u16::try_from(cntlid).unwrap_or(0);
+                    self.cntlid = u16::try_from(cntlid & 0xffff).unwrap_or(0);
                 }
             }
         }

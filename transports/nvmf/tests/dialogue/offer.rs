@@ -1,12 +1,21 @@
 //! What the target of a dialogue offers, and how it changes.
 
-use nvmf::{AnaState, Config, Hosts, Namespace, NamespaceHandle, Nqn, Port, Reach, Referral};
-use nvmf::{Subsystem, Target};
+use nvmf::{
+    AnaState, Authentication, Config, Group, Hash, HostKeys, Hosts, Namespace, NamespaceHandle,
+    Nqn, Port, Reach, Referral,
+};
+use nvmf::{Secret, Subsystem, Target};
 
 use super::Words;
 
 pub(super) const SUBNQN: &str = "nqn.2026-11.io.example:vol";
 const CLOSED_NQN: &str = "nqn.2026-11.io.example:closed";
+/// A host with a secret: 32 bytes of 01h, used as they are, with SHA-256 and the null group.
+const KEYED_NQN: &str = "nqn.2026-11.io.example:keyed";
+/// A host without.
+const KEYLESS_NQN: &str = "nqn.2026-11.io.example:keyless";
+/// A subsystem for these two, if they have secrets.
+const PROOF_NQN: &str = "nqn.2026-11.io.example:proof";
 pub(super) const BLOCKS: u64 = 1024;
 
 fn namespace(nsid: u32, blocks: u64) -> Namespace {
@@ -27,12 +36,21 @@ fn subsystem(name: &str, hosts: Hosts, namespaces: Vec<Namespace>) -> Subsystem 
 /// What each dialogue begins with.
 pub(super) fn initial() -> Config {
     let nobody = Hosts::List(vec![nqn("nqn.2026-11.io.example:nobody")]);
+    let keys = HostKeys {
+        host: nqn(KEYED_NQN),
+        key: Secret::new(None, &[1; 32]).unwrap(),
+        controller_key: Secret::new(None, &[2; 32]),
+        hash: Some(Hash::Sha256),
+        group: Some(Group::Null),
+    };
     Config {
         ports: vec![Port { id: 7, address: "192.0.2.1:4420".parse().unwrap() }],
         subsystems: vec![
             subsystem(SUBNQN, Hosts::Any, vec![namespace(1, BLOCKS)]),
             subsystem(CLOSED_NQN, nobody, Vec::new()),
+            subsystem(PROOF_NQN, Hosts::List(vec![nqn(KEYED_NQN), nqn(KEYLESS_NQN)]), Vec::new()),
         ],
+        authentication: Authentication { hosts: vec![keys], required: vec![nqn(PROOF_NQN)] },
         ..Config::default()
     }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bdev::{Completion, Data, Fifo, Instant, Op, Pool, PoolConfig, Request, Rng, Status};
 use net::{Batch, Landing};
-use nvmf::initiator::{Admin, HostIdentity, Initiator};
+use nvmf::initiator::{Admin, HostIdentity, Initiator, Random};
 use nvmf::{
-    Addresses, Config, Connection, Cx, HostId, Hosts, Namespace, NamespaceHandle, Nqn, Port, Reach,
-    Subsystem, Target,
+    Addresses, Authenticator, Computation, Config, Connection, Cx, HostId, Hosts, Namespace,
+    NamespaceHandle, Nqn, Port, Reach, Subsystem, Target,
 };
 
 pub(crate) const SUBNQN: &str = "nqn.2026-11.io.example:vol";
@@ -45,6 +45,12 @@ pub(crate) fn config(namespaces: Vec<Namespace>) -> Config {
         }],
         ..Config::default()
     }
+}
+
+/// Bytes that depend on a seed only.
+pub(crate) fn bytes_of(seed: u64) -> Random {
+    let mut rng = Rng::new(seed);
+    Box::new(move |bytes| rng.fill(bytes))
 }
 
 /// Seeds and rounds of the randomised tests: `FUZZ_SEED` and `FUZZ_ROUNDS`.
@@ -197,6 +203,10 @@ pub(crate) struct World {
     pub(crate) disks: Vec<Disk>,
     pub(crate) in_flight: Vec<(NamespaceHandle, Request)>,
     pub(crate) links: u32,
+    /// Does what connections want to have computed, some turns later.
+    pub(crate) authenticator: Authenticator<Random>,
+    #[expect(clippy::vec_box, reason = "they are handed out and back in their boxes")]
+    pub(crate) computations: Vec<Box<Computation>>,
 }
 
 impl World {
@@ -212,6 +222,8 @@ impl World {
             disks: Vec::new(),
             in_flight: Vec::new(),
             links: 0,
+            authenticator: Authenticator::new(bytes_of(seed)),
+            computations: Vec::new(),
         }
     }
 
@@ -252,6 +264,7 @@ impl World {
         link.deliver(cx, usize::try_from(len).unwrap());
         self.requests(link);
         self.complete_some(std::slice::from_mut(link));
+        self.compute_some(link);
         let cx = Cx { pool: &self.pool, now: self.now };
         if link.connection.poll_transmit(cx, &mut link.batch) {
             link.batch.pieces().for_each(|piece| link.to_host.extend_from_slice(piece));
@@ -290,6 +303,19 @@ impl World {
             let link = links.iter_mut().find(|link| link.connection.index() == index).unwrap();
             let cx = Cx { pool: &self.pool, now: self.now };
             link.connection.on_completion(cx, completion);
+        }
+    }
+
+    /// Takes what is wanted, and gives back what was taken earlier.
+    pub(crate) fn compute_some(&mut self, link: &mut Link) {
+        let cx = Cx { pool: &self.pool, now: self.now };
+        self.computations.extend(link.connection.take_computation());
+        let own = |wanted: &Computation| wanted.connection() == link.connection.index();
+        let at = self.computations.iter().position(|wanted| own(wanted));
+        if let Some(at) = at.filter(|_| self.rng.chance(1, 3)) {
+            let mut computation = self.computations.swap_remove(at);
+            self.authenticator.compute(&mut computation);
+            link.connection.on_computed(cx, computation);
         }
     }
 

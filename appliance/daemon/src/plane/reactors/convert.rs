@@ -7,11 +7,14 @@ use api::{
     ShardStats, SpaceState, StoreFlow, StoreNumbers, TransportStats, VolumeIo,
 };
 use node::{Kind, NodeError, NodeHandle, StoreStatus, VolumeStatus};
+use nvmf::AuthFault;
 use uuid::Uuid;
 
 use super::Shared;
 use super::care::{check_counters, device_health, scrub_progress};
-use crate::plane::{PlaneRefusal, PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume};
+use crate::plane::{
+    PlaneRefusal, PlaneSnapshot, PlaneStats, PlaneStore, PlaneVolume, RefusalCause,
+};
 
 /// The one mapping from what a shard answers to what an operator reads.
 pub(super) fn api_error(error: NodeError) -> ApiError {
@@ -153,9 +156,32 @@ pub(super) fn refusals(handle: &NodeHandle) -> Vec<PlaneRefusal> {
         host: name(refusal.host),
         subsystem: name(refusal.subsystem),
         peer: refusal.peer.to_string(),
-        not_allowed: refusal.not_allowed,
+        cause: cause(refusal.cause),
     };
     handle.refusals().into_iter().map(refusal).collect()
+}
+
+fn cause(cause: node::Cause) -> RefusalCause {
+    let fault = match cause {
+        node::Cause::Connect(nvmf::Refused::NotListed) => return RefusalCause::NotListed,
+        node::Cause::Connect(nvmf::Refused::NoKey) => return RefusalCause::NoKey,
+        node::Cause::Connect(_) => return RefusalCause::Other,
+        node::Cause::Authentication(fault) => fault,
+    };
+    RefusalCause::NotProven(match fault {
+        AuthFault::Response => "it has another key",
+        AuthFault::NoControllerKey => "it wants proof of the node, which has no key for that",
+        AuthFault::NoKey => "the node has no key of it",
+        AuthFault::Protocol => "it does not offer DH-HMAC-CHAP",
+        AuthFault::Concatenation => "it wants a secure channel, which is not offered",
+        AuthFault::Hash => "it does not offer the hash function that is configured",
+        AuthFault::Group => "it does not offer the group that is configured",
+        AuthFault::Payload => "it sent something that makes no sense",
+        AuthFault::Message => "it sent something out of turn",
+        AuthFault::Host => "it gave up, or found the node to have another key",
+        AuthFault::Timeout => "it took too long",
+        _ => "it failed",
+    })
 }
 
 /// The well-known name of the discovery service.
@@ -178,6 +204,7 @@ impl Shared {
             transport.connections += counters.connections.read();
             transport.accepted += counters.accepted.read();
             transport.refused += counters.refused.read();
+            transport.not_authenticated += counters.not_authenticated.read();
             transport.protocol_errors += counters.protocol_errors.read();
             transport.received_bytes += counters.received_bytes.read();
             transport.sent_bytes += counters.sent_bytes.read();

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use api::{Access, AnaState, ApiError, HostAccess, Nqn, Referral};
 use node::{ATOMIC_BYTES, StoreStatus, VolumeStatus};
-use nvmf::{Config, Hosts, Namespace, NamespaceHandle, Port, Reach, Subsystem};
+use nvmf::{Authentication, Config, Hosts, Namespace, NamespaceHandle, Port, Reach, Subsystem};
 use uuid::Uuid;
 
 use super::convert::{api_error, nvmf_nqn};
-use super::{Book, Shared};
+use super::{Book, Shared, keys};
 use crate::plane::PlaneExport;
 
 /// An export and what the target needs to know of its volume.
@@ -114,7 +114,14 @@ impl Shared {
         let subsystems = subsystems.collect::<Result<_, _>>()?;
         let discovery_nqn = book.discovery_nqn.as_ref().map(nvmf_nqn).transpose()?;
         let referrals = book.referrals.iter().map(referral).collect::<Result<_, _>>()?;
-        let config = Config { ports, subsystems, discovery_nqn, referrals };
+        // A host connects to the subsystem, not to an export: the strictest decides.
+        let required = book.exports.values().filter(|one| one.export.require_authentication);
+        let required = required.map(|one| nvmf_nqn(&one.export.nqn));
+        let authentication = Authentication {
+            hosts: book.hosts.iter().map(keys::host_keys).collect::<Result<_, _>>()?,
+            required: required.collect::<Result<_, _>>()?,
+        };
+        let config = Config { ports, subsystems, discovery_nqn, referrals, authentication };
         self.handle.target().replace(config).map_err(|error| match error {
             nvmf::ConfigError::TooMany { .. } => {
                 ApiError::exhausted(error.to_string(), "remove an export")

@@ -11,6 +11,7 @@ use node::{CONNECTIONS_DEFAULT, NodeConfig, ShardSeed, node};
 use nvmf::Target;
 use reactor::{Doorbell, Reactor, ReactorConfig};
 
+use super::keys::{Computer, Seat};
 use super::{Book, ReactorPlane, Shared};
 use crate::config::{self, Config};
 
@@ -31,8 +32,11 @@ impl ReactorPlane {
         let target = Target::new(nvmf::Config::default()).map_err(|error| anyhow!("{error}"))?;
         target.seed_instances(uuid::Uuid::new_v4().as_u64_pair().1);
         let wakes = doorbells.iter().map(wake).collect();
-        let node_config = NodeConfig { target, connections_max: CONNECTIONS_DEFAULT, wakes };
-        let (handle, seeds) = node(node_config);
+        let seat = Seat::default();
+        let computer = seat.wake();
+        let connections_max = CONNECTIONS_DEFAULT;
+        let (handle, seeds) = node(NodeConfig { target, connections_max, wakes, computer });
+        let computer = Computer::start(&seat, &handle).context("no thread for authentications")?;
         let memory = PoolConfig::for_bytes(config.memory.buffers_per_core);
         let mut reactors = Vec::new();
         for ((seed, doorbell), core) in seeds.into_iter().zip(&doorbells).zip(&places) {
@@ -57,6 +61,7 @@ impl ReactorPlane {
         let shared = Shared {
             handle,
             reactors: Mutex::new(reactors),
+            computer: Mutex::new(Some(computer)),
             reactor_stats,
             cores: cores.clone(),
             idle,
