@@ -140,7 +140,7 @@ impl Core {
         parked > 0
             || self.checking.is_on()
             || !self.destage.is_idle()
-            || self.checkpoint.forgetting.is_some()
+            || self.is_forgetting()
             || (self.wants_all() && !self.is_settled())
     }
 

@@ -272,6 +272,24 @@ fn deleted_snapshot_gives_back_what_its_children_have_replaced() {
     assert_eq!(rig.store.nodes().count(), 2, "nothing of its own was left");
 }
 
+/// Reclaims so many steps, mounts again from the checkpoint behind them, and reclaims the rest; also
+/// whether there was a rest.
+fn interrupted_reclaim(mut rig: Rig, steps: u32) -> (bool, Rig) {
+    let mut more = true;
+    for _ in 0..steps {
+        more = rig.store.reclaim() != Unmap::Done;
+        rig.turn();
+    }
+    rig.checkpoint();
+    let report = check_disk(&rig.disk, &rig.pool, false);
+    assert!(report.is_clean(), "{steps} steps: {:?}", report.findings);
+    let mut rig = rig.remount().unwrap();
+    rig.reclaim();
+    rig.checkpoint();
+    rig.verify();
+    (more, rig)
+}
+
 #[test]
 fn handing_over_goes_on_where_a_checkpoint_left_it() {
     for steps in 0.. {
@@ -292,18 +310,7 @@ fn handing_over_goes_on_where_a_checkpoint_left_it() {
         for &snapshot in &snapshots {
             rig.delete(snapshot);
         }
-        let mut more = true;
-        for _ in 0..steps {
-            more = rig.store.reclaim() != Unmap::Done;
-            rig.turn();
-        }
-        rig.checkpoint();
-        let report = check_disk(&rig.disk, &rig.pool, false);
-        assert!(report.is_clean(), "{steps} steps: {:?}", report.findings);
-        let mut rig = rig.remount().unwrap();
-        rig.reclaim();
-        rig.checkpoint();
-        rig.verify();
+        let (more, mut rig) = interrupted_reclaim(rig, steps);
         let report = rig.verify_space();
         assert_eq!((report.snapshots, rig.store.nodes().count()), (0, 1), "{steps} steps");
         if !more {
@@ -332,18 +339,7 @@ fn node_with_nothing_of_its_own_goes_on_handing_over_to_several_children() {
         }
         rig.delete(snapshot);
         rig.checkpoint();
-        let mut more = true;
-        for _ in 0..steps {
-            more = rig.store.reclaim() != Unmap::Done;
-            rig.turn();
-        }
-        rig.checkpoint();
-        let report = check_disk(&rig.disk, &rig.pool, false);
-        assert!(report.is_clean(), "{steps} steps: {:?}", report.findings);
-        let mut rig = rig.remount().unwrap();
-        rig.reclaim();
-        rig.checkpoint();
-        rig.verify();
+        let (more, mut rig) = interrupted_reclaim(rig, steps);
         let report = rig.verify_space();
         assert_eq!((report.snapshots, report.extents), (1, 10), "{steps} steps");
         assert!(rig.store.volume(base).is_some() && rig.store.volume(snapshot).is_none());
