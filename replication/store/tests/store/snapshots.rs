@@ -272,8 +272,8 @@ fn deleted_snapshot_gives_back_what_its_children_have_replaced() {
     assert_eq!(rig.store.nodes().count(), 2, "nothing of its own was left");
 }
 
-/// Reclaims so many steps, mounts again from the checkpoint behind them, and reclaims the rest; also
-/// whether there was a rest.
+/// Reclaims so many steps, mounts again from the checkpoint behind them, and reclaims the rest.
+/// False when the last of the steps found nothing to do.
 fn interrupted_reclaim(mut rig: Rig, steps: u32) -> (bool, Rig) {
     let mut more = true;
     for _ in 0..steps {
